@@ -1,7 +1,8 @@
-//! The file of `--config`: flags in YAML, and the list [`sinks`](super::sinks).
+//! Reads the file of `--config`: flags in YAML, and the list [`sinks`](super::sinks).
 //!
-//! A key is a flag without its dashes; a value is the flag's, or a list of them. Each pair becomes
-//! an argument of the command line, so both accept the same values.
+//! A key is the name of a flag without its dashes; its value is that of the flag, or a list of
+//! values. Each pair becomes a command-line argument, so that the file and the command line accept
+//! the same values.
 
 use std::error::Error as _;
 use std::ffi::{OsStr, OsString};
@@ -18,45 +19,45 @@ use super::sinks::SinkEntry;
 use super::sinks::entry::{self, is_of_sinks};
 use super::tree::Entries;
 
-/// Why a file cannot be used.
+/// The reason why a configuration file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("--config: {path}: {source}", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// It is not YAML, or not a map from flags to values.
+    /// The file is not YAML, or not a map from flags to values.
     #[error("{path}: {message}", path = path.display())]
     Yaml {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with line and column.
+        /// The error, with line and column.
         message: String,
     },
-    /// An entry is no flag, or has a value that the flag does not take.
+    /// A key is not a flag, or the flag does not accept the value.
     #[error("{path}:{line}:{column}: {message}", path = path.display())]
     Entry {
         /// The file.
         path: PathBuf,
-        /// Line of the key or value, from 1.
+        /// The line of the key or value, from 1.
         line: u64,
-        /// Its column, from 1.
+        /// The column of the key or value, from 1.
         column: u64,
-        /// What is wrong, and the remedy.
+        /// The error and how to fix it.
         message: String,
     },
 }
 
 /// Returns the flags in `arguments` (without `serve`) and in the file that `--config` names. A flag
-/// in `arguments` replaces the file's value.
+/// in `arguments` overrides the value in the file.
 ///
 /// # Errors
-/// The inner one is about the file. The outer one is clap's about the arguments, which may be a
-/// request for help.
+/// The outer error is clap's error about the arguments, which may be a request for help. The inner
+/// error is about the file.
 pub(crate) fn parse(arguments: &[OsString]) -> Result<Result<ServeFlags, FileError>, clap::Error> {
     let matches = command().try_get_matches_from(arguments)?;
     let flags = ServeFlags::from_arg_matches(&matches)?;
@@ -90,16 +91,17 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Result<ServeFlags, FileErr
     Ok(Ok(ServeFlags { sinks: sinks.map(|(sinks, _)| sinks).unwrap_or_default(), ..flags }))
 }
 
-/// The flags as a command of their own, to which the first argument is an argument.
+/// Returns a command with the flags of `serve`, which does not expect a program name as its first
+/// argument.
 pub(super) fn command() -> Command {
     ServeFlags::augment_args(Command::new("kube-audit-proxy serve")).no_binary_name(true)
 }
 
-/// What a file says.
+/// The content of a configuration file.
 struct Arguments {
-    /// Keys and arguments, each one that `serve` takes.
+    /// The keys, and the argument for each, which `serve` accepts.
     flags: Vec<(String, OsString)>,
-    /// `sinks`, and where.
+    /// The entries of `sinks`, and its location.
     sinks: Option<(Vec<SinkEntry>, Location)>,
 }
 
@@ -147,8 +149,8 @@ impl FileError {
     }
 }
 
-/// Checks that `serve` accepts `argument`, which is made of a key `name` at `key` and a value at
-/// `at`.
+/// Checks that `serve` accepts `argument`, which was built from the key `name` at `key` and a value
+/// at `at`.
 fn check(
     name: &str,
     key: Location,
@@ -174,7 +176,7 @@ fn check(
     Err((key, format!("there is no {name:?}; {nearest}")))
 }
 
-/// Describes why clap rejects a value.
+/// Describes why clap rejected a value.
 fn describe(error: &clap::Error) -> String {
     let value = match error.get(ContextKind::InvalidValue) {
         Some(ContextValue::String(value)) => value.as_str(),

@@ -1,4 +1,4 @@
-//! A YAML document as a tree in which each key and value has its location.
+//! Parses a YAML document into a tree in which each key and value has its location.
 
 use std::fmt;
 
@@ -6,15 +6,15 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_yaml::{Location, Spanned};
 
-/// The keys and values of a map, in their order.
+/// The keys and values of a map, in document order.
 #[derive(Default)]
 pub(super) struct Entries(pub(super) Vec<(Spanned<String>, Spanned<Value>)>);
 
 impl Entries {
-    /// Parses a document, which is a map or empty.
+    /// Parses a document, which must be a map or empty.
     ///
     /// # Errors
-    /// The document is not YAML, or not a map.
+    /// Returns an error if the document is not YAML, or not a map.
     pub(super) fn parse(document: &str) -> Result<Entries, serde_yaml::Error> {
         let entries: Option<Entries> = serde_yaml::from_str(document)?;
         let mut entries = entries.unwrap_or_default();
@@ -29,7 +29,7 @@ impl Entries {
     }
 }
 
-/// A value; scalars are texts.
+/// A value. Scalars are kept as text.
 pub(super) enum Value {
     One(Scalar),
     Many(Vec<Spanned<Value>>),
@@ -39,13 +39,14 @@ pub(super) enum Value {
 /// A scalar.
 pub(super) struct Scalar {
     pub(super) text: String,
-    /// YAML takes it for a boolean or a number, so that `text` may differ from the document.
+    /// YAML parsed the scalar as a boolean or a number, so that `text` may differ from the
+    /// document.
     is_converted: bool,
 }
 
-/// Gives booleans and numbers the text that they have in the document. The type of a value is up to
-/// the flag, not to YAML, which makes `no` false, `007` 7, and `1.10` 1.1: a node may be called
-/// `no`.
+/// Restores the text that booleans and numbers have in the document. The flag determines the type
+/// of its value, not YAML, which turns `no` into false, `007` into 7, and `1.10` into 1.1: `no` may
+/// be the name of a node.
 fn restore_scalar(value: &mut Spanned<Value>, document: &str) {
     let span = value.defined.span();
     match &mut value.value {
@@ -64,10 +65,10 @@ fn restore_scalar(value: &mut Spanned<Value>, document: &str) {
 }
 
 impl Value {
-    /// The single values, each with its place.
+    /// Returns the scalars, each with its location.
     ///
     /// # Errors
-    /// Where there is a map.
+    /// Returns the location of a map, which is not allowed here.
     pub(super) fn texts(&self, at: Location) -> Result<Vec<(String, Location)>, Location> {
         match self {
             Value::One(scalar) => Ok(vec![(scalar.text.clone(), at)]),

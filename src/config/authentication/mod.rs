@@ -70,7 +70,7 @@ pub(crate) struct AuthenticationFlags {
     pub trusted_proxies: Vec<Cidr>,
 }
 
-/// How clients prove who they are.
+/// The enabled authentication methods and their settings.
 #[derive(Debug, Clone)]
 pub(crate) struct Authentication {
     /// `--client-ca-file`
@@ -100,16 +100,19 @@ pub(crate) struct Authentication {
 /// The trusted issuers of JSON Web Tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Issuers {
-    /// None.
+    /// No issuer.
     None,
-    /// The one of `--oidc-*`.
+    /// The issuer configured by `--oidc-*`.
     Flags(Box<JwtSettings>),
-    /// Those of the file of `--authentication-config`.
+    /// The issuers in the file of `--authentication-config`.
     File(PathBuf),
 }
 
 impl AuthenticationFlags {
-    /// Validates the self.
+    /// Validates the flags.
+    ///
+    /// # Errors
+    /// Returns an error about the first invalid flag or combination of flags.
     pub(in crate::config) fn validate(
         &self,
         identity: Identity,

@@ -1,4 +1,4 @@
-//! The OpenID Connect issuer of `--oidc-*`: flags and their validation.
+//! The OpenID Connect issuer configured by `--oidc-*`: flags and their validation.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -47,7 +47,7 @@ pub(crate) struct OidcFlags {
 }
 
 impl OidcFlags {
-    /// Returns whether any of the flags is given.
+    /// Returns whether any of the flags is set.
     pub(super) fn is_given(&self) -> bool {
         self.oidc_issuer_url.is_some()
             || self.oidc_client_id.is_some()
@@ -60,8 +60,8 @@ impl OidcFlags {
             || !self.oidc_signing_algs.is_empty()
     }
 
-    /// Validates the flags. Like in kube-apiserver, they are an `AuthenticationConfiguration` with
-    /// one issuer.
+    /// Validates the flags. Like in kube-apiserver, they are converted to an
+    /// `AuthenticationConfiguration` with one issuer.
     pub(super) fn validate(
         &self,
         service_account_issuers: &[String],
@@ -102,7 +102,7 @@ impl OidcFlags {
             (prefix, _) => prefix.to_owned(),
         };
         let groups_claim = self.oidc_groups_claim.clone().filter(|claim| !claim.is_empty());
-        // As with kube-apiserver, an empty list is the default.
+        // An empty list means the default, like in kube-apiserver.
         let signing_algs: Vec<&str> = match self.oidc_signing_algs.as_slice() {
             [] => vec!["RS256"],
             [one] if one.is_empty() => vec!["RS256"],
@@ -132,7 +132,8 @@ impl OidcFlags {
     }
 }
 
-/// Of several values for one claim the last one counts, as with kube-apiserver.
+/// Returns the required claims. If a claim has several values, the last one counts, like in
+/// kube-apiserver.
 fn required_claims(pairs: &[String]) -> Result<Vec<ClaimRule>, ConfigError> {
     let pairs = pairs.iter().map(|pair| required_claim(pair));
     let pairs = pairs.collect::<Result<BTreeMap<_, _>, _>>()?;

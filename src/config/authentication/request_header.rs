@@ -36,19 +36,19 @@ pub(crate) struct RequestHeaderFlags {
     pub requestheader_extra_headers_prefix: Vec<String>,
 }
 
-/// Whom front proxies may speak for, and how.
+/// The CA of front proxies, and the headers with which they identify the user.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestHeaderAuthentication {
     /// `--requestheader-client-ca-file`
     pub client_ca_file: PathBuf,
-    /// `--requestheader-allowed-names`; empty for any
+    /// `--requestheader-allowed-names`; an empty list allows any name
     pub allowed_names: Vec<String>,
     /// The other `--requestheader-*` flags.
     pub names: RequestHeaderNames,
 }
 
 impl RequestHeaderFlags {
-    /// Validates the flags; `None` without front proxies.
+    /// Validates the flags. Returns `None` if no front proxy is configured.
     pub(super) fn validate(
         &self,
         client_ca_file: Option<&PathBuf>,

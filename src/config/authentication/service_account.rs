@@ -31,12 +31,13 @@ pub(crate) struct ServiceAccountAuthentication {
     pub key_files: Vec<PathBuf>,
     /// `--service-account-keys-from-upstream`
     pub keys_from_upstream: bool,
-    /// `--service-account-issuer`; empty for what the API server says it is, with its keys.
+    /// `--service-account-issuer`. If empty, the API server reports its issuer together with its
+    /// keys.
     pub issuers: Vec<String>,
 }
 
 impl ServiceAccountFlags {
-    /// Validates the flags; `None` if ServiceAccount tokens are not verified.
+    /// Validates the flags. Returns `None` if ServiceAccount tokens are not verified.
     pub(super) fn validate(&self) -> Result<Option<ServiceAccountAuthentication>, ConfigError> {
         let (key_files, issuers) = (&self.service_account_key_file, &self.service_account_issuer);
         if issuers.iter().any(String::is_empty) {

@@ -157,7 +157,7 @@ fn oidc_flags_are_kube_apiservers() {
     assert!(oidc(&account).unwrap_err().contains("different issuers"));
 }
 
-/// The rows about flags in which an earlier version differed from kube-apiserver.
+/// Replays the rows about flags in which an earlier version differed from kube-apiserver.
 #[test]
 fn oidc_flags_are_accepted_and_refused_as_recorded() {
     let plain = ["--oidc-issuer-url=https://127.0.0.1:22700/f", "--oidc-client-id=lab"];
@@ -168,7 +168,7 @@ fn oidc_flags_are_accepted_and_refused_as_recorded() {
         let given: Vec<&str> =
             row["case"].as_array().unwrap().iter().map(|flag| flag.as_str().unwrap()).collect();
         let flags = match given.as_slice() {
-            // Alone, without an issuer.
+            // These flags are tested alone, without an issuer.
             [one] if one.contains("groups-claim") || one.contains("=ES256") => given.clone(),
             _ => {
                 let name = |flag: &str| flag.split('=').next().unwrap().to_owned();

@@ -47,7 +47,7 @@ pub(crate) struct TokenReviewFlags {
 }
 
 impl TokenReviewFlags {
-    /// Validates the flags; `None` without TokenReviews.
+    /// Validates the flags. Returns `None` if TokenReviews are disabled.
     pub(super) fn validate(
         &self,
         audiences: &[String],
@@ -63,7 +63,7 @@ impl TokenReviewFlags {
         match (self.authentication_token_review, &self.authentication_token_webhook_config_file) {
             (false, None) => Ok(None),
             (true, None) => Ok(Some(settings)),
-            // One lifetime for all that it says, as with kube-apiserver.
+            // Valid and invalid tokens are cached for the same time, like in kube-apiserver.
             (false, Some(file)) => Ok(Some(TokenReviewSettings {
                 authenticated_ttl: self.authentication_token_webhook_cache_ttl,
                 unauthenticated_ttl: self.authentication_token_webhook_cache_ttl,

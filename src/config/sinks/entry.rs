@@ -1,8 +1,9 @@
-//! An entry of `sinks` in the file of `--config`: a backend with a policy of its own.
+//! An entry of `sinks` in the file of `--config`: a backend with its own policy.
 //!
 //! The keys of an entry are the fields of the structs that hold the flags of a backend, such as
-//! [`LogFlags`], so both have the same values, defaults and validation. A type of backend without
-//! flags has a struct of its own; it needs a variant in [`SinkType`] and in [`BackendKeys`].
+//! [`LogFlags`], so that keys and flags have the same values, defaults, and validation. A type of
+//! backend without flags has a struct of its own; it needs a variant in [`SinkType`] and in
+//! [`BackendKeys`].
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -24,12 +25,12 @@ use super::super::tree::Value;
 use super::super::webhook::WebhookFlags;
 use super::keys::{KeyError, Keys};
 
-/// One entry, whose values are parsed but not yet validated.
+/// One entry. Its values are parsed but not validated yet.
 #[derive(Debug, Clone)]
 pub(crate) struct SinkEntry {
     /// `name`
     pub name: String,
-    /// The keys of its type.
+    /// The keys of the entry's type.
     pub backend: BackendKeys,
     /// `policy-file`
     pub policy: PolicyFlags,
@@ -109,10 +110,11 @@ struct Head {
     r#type: Option<String>,
 }
 
-/// Keys of every type, which are flags with `audit-` before them.
+/// Keys of every type that correspond to a flag with the prefix `audit-`.
 const COMMON: [&str; 4] = ["policy-file", "redact", "max-body-bytes", "max-request-body-bytes"];
 
-/// Returns whether entries of `sinks` have the setting of this flag, so that they exclude it.
+/// Returns whether entries of `sinks` have a key for this flag. Such a flag and `sinks` are
+/// mutually exclusive.
 pub(in crate::config) fn is_of_sinks(flag: &str) -> bool {
     ["audit-log-", "audit-webhook-"].iter().any(|prefix| flag.starts_with(prefix))
         || flag.strip_prefix("audit-").is_some_and(|key| COMMON.contains(&key))
@@ -137,7 +139,7 @@ impl SinkType {
         keys.known().to_vec()
     }
 
-    /// Returns the flag with the meaning of a key, if there is one.
+    /// Returns the flag that corresponds to a key, if there is one.
     #[cfg(test)]
     pub(in crate::config) fn flag(self, key: &'static str) -> Option<String> {
         let setting = match (key, self) {
@@ -204,7 +206,7 @@ fn parse_entry(file: &Path, index: usize, entry: Spanned<Value>) -> Result<SinkE
         return Err(wrong(KeyError::new(None, message)));
     };
     let values = members.0.iter().map(|(key, value)| (key.value.clone(), value.referenced));
-    // An error about the name is one about the entry.
+    // An error about the name is reported at the location of the entry.
     let values = values.filter(|(key, _)| key != "name").collect();
     let place = Place { file: file.to_owned(), index, at, values };
     let mut keys = Keys::new(members);

@@ -1,4 +1,4 @@
-//! Entries of the types `kafka` and `otlp`.
+//! Tests of entries of the types `kafka` and `otlp`.
 
 use std::time::Duration;
 

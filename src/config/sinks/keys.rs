@@ -1,8 +1,8 @@
 //! Deserializes the keys of a `sinks` entry into several structs.
 //!
-//! Each struct takes the keys that are its fields; what no struct has taken is unknown. In a single
-//! struct, `#[serde(flatten)]` and `#[serde(tag)]` would do the same, but they lose the locations
-//! of the values.
+//! Each struct takes the keys that are its fields; keys that no struct has taken are unknown. In a
+//! single struct, `#[serde(flatten)]` and `#[serde(tag)]` would do the same, but they lose the
+//! locations of the values.
 
 use std::fmt::{self, Display};
 
@@ -15,14 +15,14 @@ use super::super::boolean_flag::parse_bool;
 use super::super::parse::alternatives;
 use super::super::tree::{Entries, Value};
 
-/// The least similarity of a key that is suggested for an unknown one.
+/// Minimum similarity of a known key to be suggested for an unknown one, from 0 to 1.
 const SIMILAR: f64 = 0.8;
 
 /// The keys of an entry.
 #[derive(Default)]
 pub(in crate::config) struct Keys {
     members: Vec<(Spanned<String>, Spanned<Value>)>,
-    /// The keys that the structs have as fields.
+    /// The fields of the structs that were read so far.
     known: Vec<&'static str>,
 }
 
@@ -31,10 +31,10 @@ impl Keys {
         Keys { members, known: Vec::new() }
     }
 
-    /// Deserializes a struct from the keys that are its fields, except for those `without`.
+    /// Deserializes a struct from the keys that are its fields, except for those in `without`.
     ///
     /// # Errors
-    /// The first value that is not valid.
+    /// Returns an error about the first invalid value.
     pub(in crate::config) fn read<T: DeserializeOwned>(
         &mut self,
         without: &[&str],
@@ -42,14 +42,14 @@ impl Keys {
         T::deserialize(Struct { keys: self, without })
     }
 
-    /// Returns the keys that the structs read so far have.
+    /// Returns the fields of the structs that were read so far.
     #[cfg(test)]
     pub(in crate::config) fn known(&self) -> &[&'static str] {
         &self.known
     }
 
-    /// Returns an error if there is a key that no struct has. `owner` names what has the keys, such
-    /// as `a sink of type file`.
+    /// Returns an error if no struct has a field for a key. `owner` describes the entry in the
+    /// error, such as `a sink of type file`.
     pub(super) fn check_unknown(&self, owner: &str) -> Result<(), KeyError> {
         let unknown = self.members.iter().find(|(key, _)| !self.known.contains(&&*key.value));
         let Some((key, _)) = unknown else { return Ok(()) };
@@ -71,7 +71,7 @@ impl Keys {
     }
 }
 
-/// A key has an invalid value.
+/// An error about the keys of an entry, such as an invalid value.
 #[derive(Debug)]
 pub(in crate::config) struct KeyError {
     /// The location of the value or key, if the error is not about the whole entry.
@@ -175,7 +175,8 @@ impl<'de> de::MapAccess<'de> for Members<'_> {
     }
 }
 
-/// Deserializes a value whose scalars are texts, such as `"5"` or `5`.
+/// Deserializes a value of which all scalars are texts, so that a number may be written as `"5"` or
+/// `5`.
 struct Texts<'a>(&'a Spanned<Value>);
 
 impl<'a> Texts<'a> {
@@ -251,7 +252,7 @@ impl<'de> Deserializer<'de> for Texts<'_> {
         text.deserialize_enum(name, variants, visitor)
     }
 
-    /// A list in YAML, or a comma-separated text.
+    /// Accepts a YAML list or a comma-separated text.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, KeyError> {
         let Texts(value) = self;
         let texts = value.value.texts(value.referenced).map_err(|at| KeyError {

@@ -1,5 +1,5 @@
-//! The audit backends: by flags one log and one webhook with one policy, or the list `sinks` in the
-//! file of `--config`.
+//! The settings of the audit backends: either one log and one webhook with one policy, configured
+//! by flags, or the entries of `sinks` in the file of `--config`.
 
 pub(super) mod entry;
 pub(super) mod keys;
@@ -24,31 +24,31 @@ use audit_stream::kafka::KafkaSettings;
 use audit_stream::otlp::OtlpSettings;
 use audit_stream::s3::S3Settings;
 
-/// One place where events go.
+/// The settings of one audit backend.
 #[derive(Debug, Clone)]
 pub(crate) struct SinkSettings {
-    /// What metrics and health call it; `log` or `webhook` where it is of the flags.
+    /// The name in metrics and health checks; `log` or `webhook` for a backend configured by flags.
     pub name: String,
-    /// What says how much is recorded there.
+    /// The file with the audit policy of the backend.
     pub policy_file: PathBuf,
-    /// Where that is.
+    /// The type of backend and its own settings.
     pub backend: BackendSettings,
-    /// How bodies are recorded there.
+    /// How request and response bodies are recorded.
     pub bodies: Bodies,
-    /// The longest event, if longer ones are to lose bodies.
+    /// Maximum size of an event in bytes, if bodies are removed from larger events.
     pub max_event: Option<usize>,
-    /// Where it is configured; None: by flags.
+    /// The location of the entry in the configuration file; `None` if configured by flags.
     place: Option<Place>,
 }
 
-/// Where a sink sends events, and how.
+/// The destination of a backend, and how events are written to it.
 #[derive(Debug, Clone)]
 pub(crate) enum BackendSettings {
     /// A file or standard output.
     Log {
-        /// Where, and how it is written.
+        /// The destination, and how it is written.
         config: LogConfig,
-        /// How events are.
+        /// The format of events.
         format: Format,
     },
     /// A webhook endpoint.
@@ -60,23 +60,23 @@ pub(crate) enum BackendSettings {
     },
     /// Object storage.
     S3 {
-        /// How events get there.
+        /// How events are buffered and sent.
         config: StreamConfig,
-        /// Where that is.
+        /// The bucket.
         store: Box<S3Settings>,
     },
     /// A topic of a Kafka cluster.
     Kafka {
-        /// How events get there.
+        /// How events are buffered and sent.
         config: StreamConfig,
-        /// Where that is.
+        /// The cluster and the topic.
         topic: Box<KafkaSettings>,
     },
     /// An OpenTelemetry collector.
     Otlp {
-        /// How events get there.
+        /// How events are buffered and sent.
         config: StreamConfig,
-        /// Where that is.
+        /// The collector.
         collector: Box<OtlpSettings>,
     },
 }
@@ -90,14 +90,14 @@ impl SinkSettings {
         }
     }
 
-    /// Returns an error about a setting of this backend, with the name of the setting.
+    /// Like [`SinkSettings::error`], with the name of the setting before the error.
     pub(crate) fn error_of(&self, setting: Setting, error: impl Display) -> String {
         let syntax = if self.place.is_some() { Syntax::Keys } else { Syntax::Flags };
         self.error(setting, format!("{}: {error}", syntax.name(setting)))
     }
 }
 
-/// The policy and the bodies of a backend.
+/// The policy of a backend, and how it records bodies.
 struct Recorded {
     policy_file: PathBuf,
     bodies: Bodies,
@@ -181,7 +181,7 @@ fn of_entries(entries: &[SinkEntry]) -> Result<Vec<SinkSettings>, ConfigError> {
         }
         let same = entries.iter().zip(&all).find(|(e, _)| e.redaction == entry.redaction);
         if let Some((_, same)) = same {
-            // Sinks with the same redaction share the redacted bodies.
+            // Backends with the same redaction share the redacted bodies.
             sink.bodies.redaction = same.bodies.redaction.clone();
         }
         all.push(sink);
@@ -244,12 +244,12 @@ fn of_entry(entry: &SinkEntry) -> Result<SinkSettings, SettingError> {
 
 fn is_same_log(one: &LogPath, other: &LogPath) -> bool {
     let (LogPath::File(one), LogPath::File(other)) = (one, other) else { return false };
-    // Several may write to a device, such as /dev/stderr.
+    // Several backends may write to the same device, such as /dev/stderr.
     let is_device = std::fs::metadata(one).is_ok_and(|metadata| !metadata.is_file());
     !is_device && is_same(one, other)
 }
 
-/// Returns a key of `other` that conflicts with `one`, and the error.
+/// If both backends need the same path exclusively, returns the key of `other` and the error.
 fn conflict(one: &SinkSettings, other: &SinkSettings) -> Option<(&'static str, String)> {
     let name = &one.name;
     match (&one.backend, &other.backend) {
@@ -280,7 +280,7 @@ fn conflict(one: &SinkSettings, other: &SinkSettings) -> Option<(&'static str, S
     }
 }
 
-/// Returns `spool-dir`.
+/// Returns the `spool-dir` of a backend, if it has one.
 fn spool_dir(backend: &BackendSettings) -> Option<&Path> {
     match backend {
         BackendSettings::Log { .. } => None,

@@ -1,4 +1,4 @@
-//! `export`: events as files for other programs.
+//! The command `export`: writes events to files for other programs.
 
 use std::fs::DirBuilder;
 use std::io::{self, Write};
@@ -68,7 +68,7 @@ pub struct ExportArgs {
     pub stores: Option<Arc<dyn Stores>>,
 }
 
-/// Delivers events as they stand in the log.
+/// Delivers events as they are in the log.
 struct Raw;
 
 impl Visitor for Raw {
@@ -103,10 +103,10 @@ impl ExportArgs {
     }
 }
 
-/// Where an export is written to.
+/// The destination of an export.
 enum Target {
     Folder(PathBuf),
-    /// A bucket and a prefix. Files are written to a temporary folder first.
+    /// A bucket and a prefix. Files are written to a temporary directory first.
     Store(Arc<dyn Store>, String),
 }
 
@@ -195,7 +195,7 @@ impl Command for ExportArgs {
             },
         )?;
         drop(bar);
-        // Files appear only if the export succeeds.
+        // The files only appear if the export succeeds.
         let faulty = !summary.faults.is_empty();
         report_summary(summary)?;
         result.map_err(|error| CommandError::Usage(error.to_string()))?;
@@ -217,7 +217,8 @@ fn print(files: &[(PathBuf, u64)]) -> io::Result<()> {
     })
 }
 
-/// Creates an object of each file, the same way below the prefix as the file is in its folder.
+/// Creates an object for each file. Its key is the prefix and the path of the file in the
+/// directory.
 fn upload(
     store: &dyn Store,
     url: &Path,
@@ -233,7 +234,8 @@ fn upload(
             "" => name.clone(),
             prefix => format!("{prefix}/{name}"),
         };
-        // A conflict is found before anything is stored, but for the same export done again.
+        // Detects conflicts before storing anything. An object of the same size may be from an
+        // earlier run of the same export.
         let size = std::fs::metadata(path).map_err(CommandError::Output)?.len();
         if store.get(&key).map_err(failed)?.is_some_and(|object| object.size != size) {
             return Err(failed(io::Error::new(
@@ -254,7 +256,7 @@ fn upload(
     Ok(())
 }
 
-/// A folder that is removed with what is in it.
+/// A temporary directory that is removed on drop.
 struct Temporary(PathBuf);
 
 impl Temporary {

@@ -1,4 +1,4 @@
-//! `follow`: events as they are written.
+//! The command `follow`: prints events as they are written.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use crate::output::format::{push_compact, push_csv, push_tsv, push_yaml};
 use crate::output::table::Table;
 use crate::scan::{Place, Stages};
 
-/// Between looks at the file.
+/// Polling interval of the files.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Arguments of `follow`.
@@ -57,7 +57,7 @@ impl Command for FollowArgs {
         let fields = query::fields(self.output, &self.columns)?;
         let mut print = Print::new(self, fields, self.input.stages()?);
         print.header()?;
-        // The past only if it was asked for.
+        // Existing events are only printed on request.
         let mut followers = Vec::new();
         for path in paths {
             if is_url(&path) {
@@ -112,7 +112,7 @@ impl Print {
         }
     }
 
-    /// Names of columns, as `query` prints them; a table has them with its first row.
+    /// Prints the column names like `query`. A table prints them with its first row.
     fn header(&mut self) -> io::Result<()> {
         let separator = match self.format {
             Format::Csv => ",",
@@ -136,7 +136,8 @@ impl Print {
         let mut result = Ok(());
         crate::event::each(line, |event| {
             let wanted = match &self.stages {
-                // What follows is not known yet.
+                // Whether a later event follows is not known yet, so an unfinished event does not
+                // count.
                 Stages::Last => !event.is_unfinished(),
                 Stages::All => true,
                 Stages::Only(stages) => stages.iter().any(|stage| event.stage.is(stage.as_bytes())),

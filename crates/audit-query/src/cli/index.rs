@@ -1,4 +1,4 @@
-//! `index`: writes or verifies index files.
+//! The command `index`: writes or verifies index files.
 
 use std::fs;
 use std::io::{self, Write};
@@ -40,7 +40,7 @@ impl Command for IndexArgs {
             match result {
                 Ok(is_good) => good &= is_good,
                 Err(error @ CommandError::Output(_)) => return Err(error),
-                // The others can be done all the same.
+                // An error of one log does not prevent indexing the others.
                 Err(error) => {
                     eprintln!("error: {error}");
                     failed = Some(log);
@@ -110,7 +110,7 @@ fn of(log: &Path, error: &IndexError) -> CommandError {
     CommandError::Usage(format!("{}: {error}", log.display()))
 }
 
-/// Whether a log is one that is rotated: an index of it would soon be out of date.
+/// Returns whether a log is rotated and still being written: its index would soon be stale.
 fn is_written_to(log: &Path) -> bool {
     let Some(name) = log.file_name() else { return false };
     let parsed = LogName::parse(name);

@@ -1,6 +1,6 @@
-//! The commands `query`, `report`, and `follow`: their flags, and what they print.
+//! The commands `query`, `report`, `follow`, `index`, and `export`: their flags and output.
 //!
-//! Exit codes: 0 if something was found, 1 if nothing was, 2 after an error.
+//! Exit codes: 0 if events were found, 1 if none were found, 2 after an error.
 
 mod export;
 mod follow;
@@ -30,55 +30,55 @@ use crate::input::{self, Input, InputError};
 use crate::objects::Stores;
 use crate::scan::{ScanError, Skipped, Stages, Summary};
 
-/// Where the log is if no path is given.
+/// The environment variable with the path of the log, used if no path is given.
 const PATH_VARIABLE: &str = "KUBE_AUDIT_LOG";
 
-/// Why a command failed.
+/// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// A filter.
+    /// A filter is invalid.
     #[error(transparent)]
     Filter(#[from] FilterError),
-    /// A path.
+    /// A path cannot be used.
     #[error(transparent)]
     Input(#[from] InputError),
-    /// A file.
+    /// A log cannot be read.
     #[error(transparent)]
     Scan(#[from] ScanError),
-    /// Flags that are not valid, or not together.
+    /// A flag, or a combination of flags, is invalid.
     #[error("{0}")]
     Usage(String),
     /// A seal cannot be read.
     #[error("cannot prove events: {0}")]
     Proof(io::Error),
-    /// Events or seals are not what they were.
+    /// Events or seals were modified.
     #[error("{0}")]
     Tampered(String),
-    /// Output cannot be written.
+    /// The output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 }
 
 /// A command of this crate.
 pub trait Command {
-    /// Runs to the end; returns whether something was found.
+    /// Runs the command. Returns whether anything was found.
     ///
     /// # Errors
     /// See [`CommandError`].
     fn execute(&self) -> Result<bool, CommandError>;
 
-    /// Runs to the end and prints errors.
+    /// Runs the command, prints an error, and returns the exit code.
     fn run(&self) -> ExitCode {
         exit_code(self.execute())
     }
 }
 
-/// Prints the error, if it is one.
+/// Prints an error and returns the exit code.
 fn exit_code(result: Result<bool, CommandError>) -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
-        // Whoever reads the output has seen enough.
+        // The reader of the output, such as `head`, has closed it.
         Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
@@ -121,7 +121,7 @@ pub struct InputArgs {
 }
 
 impl InputArgs {
-    /// The files and objects to read, as far as a filter's period does not exclude them.
+    /// Returns the files and objects to read, except those that the filter's period excludes.
     pub(crate) fn inputs(&self, filter: &Filter) -> Result<Vec<Input>, CommandError> {
         let inputs = input::resolve_all(&self.paths()?, self.stores.as_deref(), filter.period())?;
         Ok(inputs)
@@ -186,7 +186,7 @@ impl Colour {
     }
 }
 
-/// Prints what a scan could not read. Returns the first fault, if a file could not be read to its
+/// Prints what a scan could not read. Returns the first fault if a file could not be read to its
 /// end.
 pub(crate) fn report_summary(summary: Summary) -> Result<(), CommandError> {
     for skipped in &summary.skipped {

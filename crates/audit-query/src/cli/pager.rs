@@ -1,9 +1,9 @@
-//! A pager for long output on a terminal, like git's.
+//! Starts a pager for long output on a terminal, like git.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-/// Standard output, or a pager before it.
+/// Standard output, directly or through a pager.
 #[derive(Debug)]
 pub(crate) enum Output {
     Direct(BufWriter<io::Stdout>),
@@ -11,8 +11,8 @@ pub(crate) enum Output {
 }
 
 impl Output {
-    /// A pager if standard output is a terminal and `wanted`: the command in KUBE_AUDIT_PAGER or
-    /// PAGER, or `less`. An empty one, or `cat`, is none.
+    /// Starts a pager if standard output is a terminal and `wanted` is set: the command in
+    /// KUBE_AUDIT_PAGER or PAGER, or `less`. An empty command, or `cat`, disables the pager.
     pub(crate) fn open(wanted: bool) -> Output {
         let direct = || Output::Direct(BufWriter::with_capacity(64 << 10, io::stdout()));
         if !wanted || !io::stdout().is_terminal() {
@@ -26,7 +26,8 @@ impl Output {
         let mut shell = Command::new("sh");
         shell.args(["-c", &command]).stdin(Stdio::piped());
         if std::env::var_os("LESS").is_none() {
-            // Leave what fits on one screen, keep colours, do not clear the screen.
+            // F: exit if the output fits on one screen. R: keep colours. X: do not clear the
+            // screen.
             shell.env("LESS", "FRX");
         }
         let Ok(mut child) = shell.spawn() else { return direct() };
@@ -36,7 +37,7 @@ impl Output {
         }
     }
 
-    /// Writes what is buffered and waits for the pager to end.
+    /// Flushes the output and waits for the pager to exit.
     pub(crate) fn finish(self) -> io::Result<()> {
         match self {
             Output::Direct(mut out) => out.flush(),

@@ -1,4 +1,4 @@
-//! A line on standard error that tells how far a long scan is.
+//! Prints the progress of a long scan on standard error.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use crate::scan::Progress;
 
-/// Shown after this time.
+/// Delay before the progress is printed.
 const PATIENCE: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// Removes the line when it is dropped.
+/// A progress line, which is removed on drop.
 #[derive(Debug)]
 pub(crate) struct ProgressBar {
     end: Option<Sender<()>>,
@@ -21,7 +21,8 @@ pub(crate) struct ProgressBar {
 }
 
 impl ProgressBar {
-    /// Starts, if standard error is a terminal and standard output does not write to it.
+    /// Starts the progress line if standard error is a terminal, and standard output does not print
+    /// to a terminal or `quiet_output` is set.
     pub(crate) fn start(progress: &Arc<Progress>, quiet_output: bool) -> ProgressBar {
         let wanted = io::stderr().is_terminal() && (quiet_output || !io::stdout().is_terminal());
         if !wanted {

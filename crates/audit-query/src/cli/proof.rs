@@ -1,4 +1,4 @@
-//! `query --proof`: each event with the sealed block that proves it.
+//! `query --proof`: prints each event with the sealed block that proves it.
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -18,11 +18,11 @@ use crate::output::format::{printable, push_compact, push_csv, push_tsv};
 use crate::proof::{Proof, Prover, Seals, Verdict};
 use crate::scan::{Place, Progress, Records, Visitor};
 
-/// Columns that csv and tsv have in addition.
+/// Additional columns of csv and tsv.
 const COLUMNS: [&str; 9] =
     ["proof", "reason", "file", "offset", "line", "block", "sha256", "record", "signed-by"];
 
-/// Writes the place of each event, its line, and the cells.
+/// Delivers the location of each event, its line, and its cells.
 struct Hits {
     format: Format,
     fields: Arc<[Field]>,
@@ -57,7 +57,7 @@ fn push_part(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// What [`Hits`] wrote.
+/// A record of [`Hits`].
 struct Hit<'a> {
     path: &'a Path,
     offset: u64,
@@ -79,7 +79,7 @@ impl<'a> Hit<'a> {
     }
 }
 
-/// How many events are what.
+/// The number of events by verdict.
 #[derive(Default)]
 struct Tally {
     found: u64,
@@ -107,7 +107,7 @@ impl Tally {
 }
 
 impl QueryArgs {
-    /// Runs with `--proof`. Returns whether something was found.
+    /// Runs `query --proof`. Returns whether anything was found.
     pub(super) fn prove(&self, seals: &dyn Seals) -> Result<bool, CommandError> {
         if matches!(self.output, Format::Yaml | Format::Id) {
             return Err(CommandError::Usage(
@@ -192,7 +192,7 @@ fn one(
     Ok(())
 }
 
-/// The exit code, and on standard error what is not proved.
+/// Reports on standard error what is not proved, and returns the result of the command.
 fn conclude(tally: &Tally, problems: &[String]) -> Result<bool, CommandError> {
     if tally.unsealed > 0 {
         eprintln!(
@@ -297,7 +297,7 @@ impl Print {
         }
     }
 
-    /// What is below an event's row.
+    /// Returns the lines to print below an event's row.
     fn notes(&self, hit: &Hit<'_>, proof: &Proof) -> Vec<String> {
         let (code, word) = match &proof.verdict {
             Verdict::Verified => ("\x1b[32m", "VERIFIED"),

@@ -1,4 +1,4 @@
-//! `query`: the events that match.
+//! The command `query`: prints the events that match a filter.
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -127,7 +127,7 @@ const SEPARATED: [Field; 18] = [
     Field::Uri,
 ];
 
-/// Writes each event as it is printed; for tables, its cells.
+/// Delivers each event as it is printed; for tables, its cells.
 struct Print {
     format: Format,
     fields: Arc<[Field]>,
@@ -168,7 +168,7 @@ impl Visitor for Print {
     }
 }
 
-/// Appends cells, each after its length.
+/// Appends cells, each preceded by its length.
 pub(super) fn push_cells(
     out: &mut Vec<u8>,
     fields: &[Field],
@@ -180,7 +180,7 @@ pub(super) fn push_cells(
         scratch.clear();
         field.push(event, place, scratch);
         if *field == Field::Time && scratch.len() == 27 && scratch.ends_with(b"Z") {
-            // Milliseconds are enough for the eye.
+            // Milliseconds are precise enough for human readers.
             scratch.truncate(23);
             scratch.push(b'Z');
         }
@@ -189,12 +189,12 @@ pub(super) fn push_cells(
     }
 }
 
-/// The cells that [`push_cells`] appended, for a terminal.
+/// Parses the cells that [`push_cells`] appended, and sanitizes them for a terminal.
 pub(super) fn cells(record: &[u8]) -> Vec<String> {
     raw_cells(record).into_iter().map(cell).collect()
 }
 
-/// The cells that [`push_cells`] appended.
+/// Parses the cells that [`push_cells`] appended.
 pub(super) fn raw_cells(mut record: &[u8]) -> Vec<&[u8]> {
     let mut cells = Vec::new();
     while let Some((length, rest)) = record.split_first_chunk::<4>() {
@@ -205,7 +205,7 @@ pub(super) fn raw_cells(mut record: &[u8]) -> Vec<&[u8]> {
     cells
 }
 
-/// The table that events are shown in.
+/// Returns an empty table for events.
 pub(super) fn table(fields: &[Field], colour: bool) -> Table {
     let header = fields.iter().map(|field| field.name().to_uppercase()).collect();
     let style = |field: &Field| match field {
@@ -218,7 +218,7 @@ pub(super) fn table(fields: &[Field], colour: bool) -> Table {
     Table::new(header, fields.iter().map(style).collect(), right, colour)
 }
 
-/// The columns of a format, unless others are named.
+/// Returns the columns of a format, or those that are given.
 pub(super) fn fields(format: Format, columns: &[String]) -> Result<Arc<[Field]>, CommandError> {
     if columns.is_empty() {
         return Ok(match format {
@@ -260,7 +260,7 @@ impl Visitor for Count {
 }
 
 impl QueryArgs {
-    /// Runs to the end and prints errors.
+    /// Runs the command, prints an error, and returns the exit code.
     pub fn run(&self, seals: &dyn Seals) -> ExitCode {
         super::exit_code(if self.proof { self.prove(seals) } else { self.execute() })
     }
@@ -309,7 +309,7 @@ impl QueryArgs {
         }
         let progress = Arc::new(Progress::default());
         let bar = ProgressBar::start(&progress, false);
-        // What comes from a pipe is shown as it comes.
+        // Events from a pipe are printed immediately.
         let streams = scan.inputs.iter().any(input::Input::is_stdin);
         let (mut found, mut result) = (0_u64, Ok(()));
         let limit = self.limit.unwrap_or(u64::MAX);

@@ -1,4 +1,4 @@
-//! `report`: what happened, counted.
+//! The command `report`: counts and summarizes events.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -182,7 +182,7 @@ impl ReportArgs {
         self
     }
 
-    /// Runs to the end and prints errors.
+    /// Runs the command, prints an error, and returns the exit code.
     pub fn run(&self, seals: &dyn Seals) -> ExitCode {
         super::exit_code(self.execute(seals))
     }
@@ -235,7 +235,8 @@ impl ReportArgs {
 }
 
 impl ReportArgs {
-    /// A path that does not exist may be meant as the name of a report.
+    /// If a path that does not exist looks like the name of a report, returns an error that lists
+    /// the reports. Otherwise returns `error`.
     fn hint_at_report_name(&self, error: CommandError) -> CommandError {
         let is_word =
             |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');

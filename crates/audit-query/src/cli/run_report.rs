@@ -38,8 +38,8 @@ impl ReportOptions {
         })
     }
 
-    /// Goes through the log. What could not be read to its end is an error once the rest was
-    /// printed.
+    /// Scans the log. The inner result is an error if a file could not be read to its end; callers
+    /// return it after they have printed the report.
     fn run<V: Visitor>(
         &self,
         scan: Scan,
@@ -77,7 +77,7 @@ impl ReportOptions {
         end.map(|()| found)
     }
 
-    /// A report that needs annotations of kube-apiserver.
+    /// Prints a report that needs annotations of kube-apiserver.
     pub(super) fn annotated(
         &self,
         title: &str,
@@ -201,7 +201,7 @@ impl ReportOptions {
             let body = values.pop().flatten();
             let mut shown = None;
             if let Some(lines) = body.as_deref().and_then(history::lines) {
-                // Objects of the same name in several namespaces each have a past of their own.
+                // Objects of the same name in several namespaces have separate histories.
                 let key = format!("{:?} {:?}", values[3], values[4]);
                 let old = before.entry(key).or_default();
                 shown = Some(history::diff(old, &lines, colour));

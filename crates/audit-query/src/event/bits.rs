@@ -1,8 +1,8 @@
-//! Sixteen or 64 bytes at a time: where the quotes, backslashes, and brackets are.
+//! Finds quotes, backslashes, and brackets in 16 or 64 bytes at a time.
 
 use wide::u8x16;
 
-/// Bit `i` is set where byte `i` of a block is the character.
+/// For each kind of character: bit `i` is set if byte `i` of a block is such a character.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Masks {
     pub(super) quote: u64,
@@ -13,27 +13,27 @@ pub(super) struct Masks {
     pub(super) close: u64,
 }
 
-/// Where quotes and backslashes are, together.
+/// Returns a mask of quotes and backslashes.
 #[inline(always)]
 pub(super) fn quote_or_backslash(bytes: &[u8; 16]) -> u32 {
     let vector = u8x16::new(*bytes);
     (vector.simd_eq(u8x16::splat(b'"')) | vector.simd_eq(u8x16::splat(b'\\'))).to_bitmask()
 }
 
-/// Whether one of the bytes is a backslash.
+/// Returns whether one of the bytes is a backslash.
 #[inline(always)]
 pub(super) fn has_backslash(bytes: &[u8; 16]) -> bool {
     u8x16::new(*bytes).simd_eq(u8x16::splat(b'\\')).to_bitmask() & 0xffff != 0
 }
 
-/// Bit `i` is set where byte `i` of a block is a control character.
+/// Returns a mask in which bit `i` is set if byte `i` of a block is a control character.
 #[inline(always)]
 pub(super) fn controls(block: &[u8; 64]) -> u64 {
     let (parts, _) = block.as_chunks::<16>();
     let found =
         |index: usize| (u8x16::new(parts[index]) & u8x16::splat(0xe0)).simd_eq(u8x16::splat(0));
     let found = [found(0), found(1), found(2), found(3)];
-    // Most blocks have none.
+    // Most blocks contain no control character.
     if (found[0] | found[1] | found[2] | found[3]).to_bitmask() & 0xffff == 0 {
         return 0;
     }
@@ -46,7 +46,7 @@ pub(super) fn masks(block: &[u8; 64]) -> Masks {
     let (parts, _) = block.as_chunks::<16>();
     for (index, part) in parts.iter().enumerate() {
         let vector = u8x16::new(*part);
-        // Brackets and braces differ in one bit.
+        // A bracket and the corresponding brace differ in one bit.
         let folded = vector | u8x16::splat(0x20);
         let found = |vector: u8x16, byte| {
             u64::from(vector.simd_eq(u8x16::splat(byte)).to_bitmask() & 0xffff) << (16 * index)
@@ -59,8 +59,8 @@ pub(super) fn masks(block: &[u8; 64]) -> Masks {
     masks
 }
 
-/// Bit `i` is the parity of the bits up to and including `i`: set from each opening quote to the
-/// byte before the closing one.
+/// Returns a mask in which bit `i` is the parity of bits 0 to `i`. Applied to a mask of quotes, it
+/// marks the bytes from each opening quote to the one before the closing quote.
 #[inline(always)]
 pub(super) fn prefix_xor(mut bits: u64) -> u64 {
     for shift in [1, 2, 4, 8, 16, 32] {
@@ -69,16 +69,16 @@ pub(super) fn prefix_xor(mut bits: u64) -> u64 {
     bits
 }
 
-/// The bytes that a backslash escapes. `carry` says whether the first byte of this block is one of
-/// them, and afterwards whether the first byte of the next block is.
+/// Returns a mask of the bytes that a backslash escapes. On entry, `carry` is 1 if the first byte
+/// of this block is escaped; on return, if the first byte of the next block is.
 #[inline(always)]
 pub(super) fn escaped(backslash: u64, carry: &mut u64) -> u64 {
     if backslash == 0 {
         return std::mem::take(carry);
     }
-    // A run of backslashes escapes every second byte, beginning with its own second one. The
-    // subtraction carries through each run and so tells where it ends, for runs that begin at even
-    // and at odd bits alike.
+    // A run of backslashes escapes every second byte, beginning with the second byte of the run.
+    // The subtraction carries through each run and thereby marks its end, for runs that begin at
+    // even as well as at odd bits.
     const ODD: u64 = 0xAAAA_AAAA_AAAA_AAAA;
     let potential = backslash & !*carry;
     let sequences = ((potential << 1) | ODD).wrapping_sub(potential) ^ ODD;

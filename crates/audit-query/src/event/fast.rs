@@ -1,14 +1,15 @@
 //! Parses events whose members are in the order in which kube-apiserver and kube-audit-proxy write
 //! them.
 //!
-//! Both write each member at most once, in one order, and without white space. Such a line is
-//! parsed by comparing the expected keys, without searching for the ends of keys. A line that
-//! deviates in any way is left to the parser that accepts all JSON, so both agree on every line.
+//! Both write each member at most once, in a fixed order, and without white space. Such a line is
+//! parsed by comparing the expected keys, without searching for the ends of keys. If a line
+//! deviates in any way, the parser for arbitrary JSON parses it, so both parsers agree on every
+//! line.
 
 use super::json::{container_end, list_end, string_end, texts_end};
 use super::{Event, Text, User};
 
-/// The beginning of all such lines.
+/// The start of all such lines.
 const START: &[u8; 56] = br#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":""#;
 
 /// A position in a line.
@@ -18,8 +19,8 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    /// Whether `text` is at `at`. Its length is known to the compiler, so no function is called to
-    /// compare it.
+    /// Returns whether `text` is at `at`. The compiler knows the length, so the comparison needs no
+    /// function call.
     #[inline(always)]
     fn has<const N: usize>(&self, at: usize, text: &[u8; N]) -> bool {
         self.line.get(at..).and_then(<[u8]>::first_chunk) == Some(text)
@@ -35,7 +36,7 @@ impl<'a> Cursor<'a> {
         is_next
     }
 
-    /// Returns the string whose opening quote was skipped.
+    /// Reads a string after its opening quote, which was skipped.
     #[inline(always)]
     fn string(&mut self) -> Option<Text<'a>> {
         let end = string_end(self.line, self.at)?;
@@ -122,7 +123,7 @@ impl<'a> Cursor<'a> {
             self.braces()?;
         }
         if members.next(self, br#""code":"#) {
-            // All status codes have three digits; anything else is left to the other parser.
+            // All HTTP status codes have three digits. The general parser handles anything else.
             let digits = self.line.get(self.at..)?.first_chunk::<3>()?;
             let mut code = 0;
             for digit in digits {
@@ -137,7 +138,7 @@ impl<'a> Cursor<'a> {
         members.end(self)
     }
 
-    /// Reads an object, which must begin here.
+    /// Reads an object. Returns `None` if another value begins here.
     #[inline(always)]
     fn braces(&mut self) -> Option<&'a [u8]> {
         match self.line.get(self.at)? {
@@ -146,7 +147,8 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Reads an object of strings, which must begin here.
+    /// Reads an object in which all values are strings. Returns `None` if another value begins
+    /// here.
     #[inline(always)]
     fn texts(&mut self) -> Option<&'a [u8]> {
         let Some(end) = texts_end(self.line, self.at) else { return self.braces() };
@@ -155,7 +157,7 @@ impl<'a> Cursor<'a> {
         Some(value)
     }
 
-    /// Reads a body, which is an object or absent.
+    /// Reads an optional body, which must be an object.
     #[inline(always)]
     fn body<const N: usize>(&mut self, key: &[u8; N]) -> Option<Option<&'a [u8]>> {
         match self.skip(key) {
@@ -165,9 +167,10 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Reads the members of an object; the cursor is at the byte before the next one.
+/// Reads the members of an object. The cursor is at the byte before the next member.
 struct Members {
-    /// That byte if there is a next member: the brace before the first one, a comma before others.
+    /// The byte that precedes a next member: the opening brace before the first one, a comma before
+    /// others.
     before: u8,
 }
 

@@ -11,9 +11,9 @@ pub(crate) fn skip_space(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Returns the index after the newline that ends the line at `at`, or the length; and whether the
-/// line has no other control character. Both are determined in one pass, because each pass costs as
-/// much as reading the line.
+/// Returns the index after the newline that ends the line at `at` (or the length), and whether the
+/// line contains no other control character. Determines both in one pass, because each pass costs
+/// as much as reading the line.
 #[inline]
 pub(crate) fn line_end(bytes: &[u8], mut at: usize) -> (usize, bool) {
     let mut is_clean = true;
@@ -38,7 +38,7 @@ pub(crate) fn line_end(bytes: &[u8], mut at: usize) -> (usize, bool) {
     (bytes.len(), is_clean)
 }
 
-/// Returns the index of the closing quote of the string whose first character is at `at`.
+/// Returns the index of the closing quote of a string. `at` is the index of its first character.
 #[inline(always)]
 pub(crate) fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
@@ -61,8 +61,8 @@ pub(crate) fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// Returns the index after the object or list whose opening bracket is at `at`. Brackets are
-/// counted without distinguishing their kinds.
+/// Returns the index after an object or list. `at` is the index of its opening bracket. Brackets
+/// are counted without distinguishing their kinds.
 pub(crate) fn container_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     if matches!(bytes.get(at..at + 2), Some(b"{}" | b"[]")) {
         return Some(at + 2);
@@ -87,7 +87,7 @@ pub(crate) fn container_end(bytes: &[u8], mut at: usize) -> Option<usize> {
         let (opening, mut closing) = (masks.open & !strings, masks.close & !strings);
         let (opened, closed) = (opening.count_ones(), closing.count_ones());
         if closed >= depth {
-            // It may end here, at the bracket that closes as many as were opened.
+            // The container may end in this block, at the bracket that closes the last open one.
             let mut closed_before = 0;
             while closing != 0 {
                 let bit = closing.trailing_zeros();
@@ -104,8 +104,8 @@ pub(crate) fn container_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// Returns the index after the list of strings whose bracket is at `at`, without white space
-/// between them; `None` for any other list.
+/// Returns the index after a list of strings without white space between them. `at` is the index of
+/// its opening bracket. Returns `None` for any other list.
 #[inline(always)]
 pub(crate) fn list_end(bytes: &[u8], at: usize) -> Option<usize> {
     if bytes.get(at) != Some(&b'[') {
@@ -128,8 +128,8 @@ pub(crate) fn list_end(bytes: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Returns the index after the object whose brace is at `at` and whose values are strings, without
-/// white space between them; `None` for any other object.
+/// Returns the index after an object in which all values are strings, without white space between
+/// them. `at` is the index of its opening brace. Returns `None` for any other object.
 #[inline(always)]
 pub(crate) fn texts_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     if bytes.get(at..at + 2) == Some(b"{}") {
@@ -152,14 +152,14 @@ pub(crate) fn texts_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// A value as written in the text.
+/// A value as it is in the JSON text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Value<'a> {
-    /// Between the quotes, still escaped.
+    /// The text between the quotes, still escaped.
     String(&'a [u8]),
-    /// With its braces.
+    /// The object with its braces.
     Object(&'a [u8]),
-    /// With its brackets.
+    /// The list with its brackets.
     List(&'a [u8]),
     /// A number, `true`, `false`, or `null`.
     Scalar(&'a [u8]),
@@ -226,9 +226,10 @@ fn is_number(text: &[u8]) -> bool {
     rest.is_empty()
 }
 
-/// Calls `member` with the key (between its quotes, still escaped) and the start of the value for
-/// each member of the object whose brace is at `at`; `member` returns the index after the value.
-/// Returns the index after the object, or `None` if it is not an object.
+/// Calls `member` for each member of an object, with the key (between its quotes, still escaped)
+/// and the index at which the value begins. `at` is the index of the object's opening brace.
+/// `member` returns the index after the value. Returns the index after the object, or `None` if it
+/// is not an object.
 #[inline(always)]
 pub(crate) fn members<'a>(
     bytes: &'a [u8],
@@ -261,7 +262,8 @@ pub(crate) fn members<'a>(
     }
 }
 
-/// Calls `item` with each value of a list, which includes its brackets; ends at invalid JSON.
+/// Calls `item` with each value of a list. `list` includes its brackets. Stops at invalid JSON and
+/// returns `None`.
 pub(crate) fn items<'a>(list: &'a [u8], mut item: impl FnMut(Value<'a>)) -> Option<()> {
     let mut at = skip_space(list, 1);
     if list.get(at) == Some(&b']') {
@@ -285,7 +287,7 @@ mod tests {
 
     use super::*;
 
-    /// A simple implementation that reads byte by byte.
+    /// A simple reference implementation that reads byte by byte.
     fn reference(bytes: &[u8]) -> Option<usize> {
         let (mut depth, mut in_string, mut escaped) = (0, false, false);
         for (index, byte) in bytes.iter().enumerate() {

@@ -1,7 +1,7 @@
-//! One audit event, read from its line without building a tree.
+//! One audit event, parsed from its line without building a tree.
 //!
 //! [`Event::parse`] reads the line once. It accepts members in any order, white space between
-//! tokens, and escaped keys, and uses the last one of duplicate members, like `serde_json`. Values
+//! tokens, and escaped keys. It uses the last one of duplicate members, like `serde_json`. Values
 //! that no filter needs, such as bodies, are skipped 64 bytes at a time.
 
 mod bits;
@@ -17,10 +17,11 @@ use self::parse::{Parsed, is_event, read, text_of};
 pub use self::text::Text;
 use self::time::Stopwatch;
 
-/// An `audit.k8s.io` event. Members that are missing in the line, or have a wrong type, are empty.
+/// An `audit.k8s.io` event. Members that are missing in the line, or have the wrong type, are
+/// empty.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Event<'a> {
-    /// The whole event as written in the log, without the newline.
+    /// The complete event as it is in the log, without the newline.
     pub raw: &'a [u8],
     /// `Metadata`, `Request`, or `RequestResponse`.
     pub level: Text<'a>,
@@ -28,31 +29,31 @@ pub struct Event<'a> {
     pub audit_id: Text<'a>,
     /// `RequestReceived`, `ResponseStarted`, `ResponseComplete`, or `Panic`.
     pub stage: Text<'a>,
-    /// Path and query.
+    /// Path and query of the request.
     pub request_uri: Text<'a>,
-    /// The Kubernetes verb, or the lower-case method.
+    /// The Kubernetes verb, or the lower-case HTTP method.
     pub verb: Text<'a>,
     /// The authenticated user.
     pub user: User<'a>,
-    /// The user as whom the request was executed.
+    /// The impersonated user. The request was executed with the permissions of this user.
     pub impersonated_user: Option<User<'a>>,
     /// The client's user agent.
     pub user_agent: Text<'a>,
-    /// The object that the request is about.
+    /// The object of the request.
     pub object: Object<'a>,
-    /// The outcome.
+    /// The status of the response.
     pub status: Status<'a>,
-    /// JSON of the request body.
+    /// The request body as JSON.
     pub request_object: Option<&'a [u8]>,
-    /// JSON of the response body.
+    /// The response body as JSON.
     pub response_object: Option<&'a [u8]>,
-    /// When the request arrived, RFC 3339.
+    /// When the request was received, in RFC 3339.
     pub received: Text<'a>,
-    /// When the stage was reached, RFC 3339.
+    /// When the stage was reached, in RFC 3339.
     pub stage_time: Text<'a>,
     source_ips: Option<&'a [u8]>,
     annotations: Option<&'a [u8]>,
-    /// The length in the log of an event that was read from an index.
+    /// The length in the log in bytes, for an event that was read from an index.
     length: Option<u64>,
 }
 
@@ -145,7 +146,7 @@ impl<'a> Event<'a> {
         self.annotations
     }
 
-    /// Like [`Event::parse`], but audit ID and stage are optional, for events that people write.
+    /// Like [`Event::parse`], but the audit ID and the stage are optional, for hand-written events.
     /// Returns `None` for anything else.
     pub fn parse_partial(line: &'a [u8]) -> Option<Event<'a>> {
         match read(line) {
@@ -154,8 +155,8 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// Returns when the stage was reached, in microseconds since 1970, or when the request was
-    /// received if that is missing.
+    /// Returns when the stage was reached, in microseconds since 1970, or else when the request was
+    /// received.
     #[inline]
     pub fn time(&self) -> Option<i64> {
         time::micros(self.stage_time).or_else(|| time::micros(self.received))
@@ -166,16 +167,16 @@ impl<'a> Event<'a> {
         time::micros(self.received)
     }
 
-    /// Returns the microseconds between the request and this stage. `None` for `RequestReceived`,
-    /// and if a timestamp is missing.
+    /// Returns the microseconds between the arrival of the request and this stage. Returns `None`
+    /// for `RequestReceived`, and if a timestamp is missing.
     pub fn latency(&self) -> Option<i64> {
         self.timed(&mut Stopwatch::default())
     }
 
-    /// Like [`Event::latency`], for many events.
+    /// Like [`Event::latency`], but faster for a series of events.
     #[inline]
     pub(crate) fn timed(&self, stopwatch: &mut Stopwatch) -> Option<i64> {
-        // The most frequent stage first.
+        // The most frequent stage is compared first.
         if !self.stage.is(b"ResponseComplete") && self.stage.is(b"RequestReceived") {
             return None;
         }
@@ -185,18 +186,18 @@ impl<'a> Event<'a> {
     /// Returns whether a later event of the same request may follow.
     #[inline]
     pub fn is_unfinished(&self) -> bool {
-        // The most frequent stage first.
+        // The most frequent stage is compared first.
         !self.stage.is(b"ResponseComplete")
             && (self.stage.is(b"RequestReceived") || self.stage.is(b"ResponseStarted"))
     }
 
-    /// Calls `each` with the addresses of the client and of the proxies in between, farthest first.
+    /// Calls `each` with the source addresses: the client's first, then those of the proxies in
+    /// between.
     pub fn source_ips(&self, each: impl FnMut(Text<'a>)) {
         texts(self.source_ips, each);
     }
 
-    /// Returns the first source address: the client's, as far as the proxies in between are
-    /// trusted.
+    /// Returns the first source address. It is the client's if the proxies in between are trusted.
     pub fn source_ip(&self) -> Text<'a> {
         let mut first = None;
         if let Some(list) = self.source_ips {
@@ -237,7 +238,7 @@ impl<'a> User<'a> {
         texts(self.groups, each);
     }
 
-    /// A user of whom only the name is known.
+    /// Returns a user of whom only the name is known.
     pub(crate) fn named(name: Text<'a>) -> User<'a> {
         User { name, ..User::default() }
     }

@@ -5,22 +5,22 @@ use std::borrow::Cow;
 use super::json::{self, Value, members, skip_space};
 use super::{Event, Object, Status, Text, User, fast};
 
-/// The kind of a line of a log.
+/// The content of a line of a log.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly all lines are events")]
 pub(crate) enum Line<'a> {
     /// An event.
     Event(Event<'a>),
-    /// An `EventList`, or a list: its items, including the brackets.
+    /// An `EventList` or a JSON list: its items, including the brackets.
     List(&'a [u8]),
     /// Anything else.
     Other,
 }
 
-/// Returns a decoded key.
+/// Decodes a key.
 #[inline(always)]
 fn name(key: &[u8]) -> Cow<'_, [u8]> {
-    // Keys are so short that a loop is faster than a call.
+    // Keys are so short that a loop is faster than a function call.
     match key.contains(&b'\\') {
         false => Cow::Borrowed(key),
         true => Text::new(key).bytes(),
@@ -31,7 +31,8 @@ fn has_control_characters(line: &[u8]) -> bool {
     line.iter().fold(false, |found, byte| found | (*byte < b' '))
 }
 
-/// Control characters may stand between tokens, but not in strings.
+/// Returns whether a line with control characters is valid: they may be between tokens, but not
+/// within strings.
 #[cold]
 fn is_json(line: &[u8]) -> bool {
     let text = String::from_utf8_lossy(line);
@@ -49,7 +50,7 @@ pub(super) fn is_event(kind: Text<'_>) -> bool {
     !kind.is_present() || kind.is(b"Event")
 }
 
-/// Parses an object; `None` if the line is not one.
+/// Parses an object. Returns `None` if the line is not an object.
 #[inline(always)]
 pub(super) fn read(line: &[u8]) -> Option<Parsed<'_>> {
     let line = line.trim_ascii_end();
@@ -109,7 +110,7 @@ pub(super) fn parse_any(line: &[u8]) -> Line<'_> {
     }
 }
 
-/// Calls `event` with the event of a line, or with those of a list.
+/// Calls `event` with the event of a line, or with each event of a list.
 pub(crate) fn each(line: &[u8], mut event: impl FnMut(&Event<'_>)) {
     match parse(line) {
         Line::Event(found) => event(&found),

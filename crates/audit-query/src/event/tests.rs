@@ -128,7 +128,7 @@ fn bytes_that_are_not_utf_8_hide_nothing() {
     assert!(event.verb.is(b"get"));
 }
 
-/// Objects with the members of an event, and others, in any order and nesting.
+/// Objects with members of an event and other members, in any order and nesting.
 fn objects() -> impl Strategy<Value = Json> {
     let leaf = prop_oneof![
         Just(Json::Null),
@@ -198,7 +198,7 @@ proptest! {
     }
 }
 
-/// Lines in the form of kube-apiserver, with most members.
+/// Lines in the form that kube-apiserver writes, with most members.
 const CANONICAL: [&str; 3] = [
     r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Request","auditID":"1-2","stage":"ResponseComplete","requestURI":"/api/v1/namespaces/a/secrets/b?x=\u0026","verb":"get","user":{"username":"al\"ice","uid":"7","groups":["dev","]","\"]"],"extra":{"k":["v"]}},"impersonatedUser":{"username":"bob"},"sourceIPs":["10.0.0.1","::1"],"userAgent":"kubectl/v1 (linux)","objectRef":{"resource":"secrets","namespace":"a","name":"b","uid":"u","apiGroup":"g","apiVersion":"v1","resourceVersion":"9","subresource":"s"},"responseStatus":{"metadata":{},"status":"Failure","message":"no {","reason":"Forbidden","details":{"name":"b"},"code":403},"requestObject":{"a":[{"verb":"x"}]},"responseObject":{"s":"}"},"requestReceivedTimestamp":"2026-11-23T05:08:42.711967Z","stageTimestamp":"2026-11-23T05:08:43.711967Z","annotations":{"a/b":"c","d":"e"}}"#,
     r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"3","stage":"RequestReceived","requestURI":"/healthz","verb":"get","user":{"groups":[]},"requestReceivedTimestamp":"2026-11-23T05:08:42.711967Z","stageTimestamp":"2026-11-23T05:08:42.711967Z"}"#,
@@ -232,8 +232,8 @@ proptest! {
                 2 => line[at] = b"{}[],:\"\\x1 \x01\xff"[other.index(13)],
                 3 => line.truncate(at.max(1)),
                 4 => {
-                    // Repeats a part of the line at another place: duplicate members, or members
-                    // within others.
+                    // Repeats a part of the line at another place, which yields duplicate or nested
+                    // members.
                     let from = other.index(line.len());
                     let part = line[from..line.len().min(from + at % 60)].to_vec();
                     line.splice(at..at, part);

@@ -1,4 +1,4 @@
-//! A JSON string as it stands in the log, decoded only when its value is needed.
+//! A JSON string as it is in the log, decoded only when its value is needed.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,7 +7,7 @@ use memchr::memchr;
 
 use super::bits;
 
-/// The contents of a JSON string, still escaped, or nothing where the event has no such member.
+/// The content of a JSON string, still escaped. Empty if the event does not have the member.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Text<'a>(Option<&'a [u8]>);
 
@@ -16,23 +16,23 @@ impl<'a> Text<'a> {
         Text(Some(escaped))
     }
 
-    /// Whether the event has the member and it is not empty.
+    /// Returns whether the event has the member and it is not empty.
     pub fn is_some(self) -> bool {
         self.0.is_some_and(|text| !text.is_empty())
     }
 
-    /// Whether the event has the member, even if it is empty.
+    /// Returns whether the event has the member, even if it is empty.
     pub fn is_present(self) -> bool {
         self.0.is_some()
     }
 
-    /// The bytes between the quotes, as they stand in the log.
+    /// Returns the bytes between the quotes, as they are in the log.
     pub fn escaped(self) -> &'a [u8] {
         self.0.unwrap_or_default()
     }
 
-    /// The decoded bytes. They are UTF-8 unless the writer of the log put other bytes into a
-    /// string.
+    /// Returns the decoded bytes. They are UTF-8 unless the writer of the log put other bytes into
+    /// a string.
     #[inline]
     pub fn bytes(self) -> Cow<'a, [u8]> {
         let escaped = self.escaped();
@@ -42,7 +42,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// The decoded text; bytes that are not UTF-8 become U+FFFD.
+    /// Returns the decoded text. Bytes that are not UTF-8 become U+FFFD.
     pub fn decode(self) -> Cow<'a, str> {
         match self.bytes() {
             Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
@@ -60,7 +60,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Whether the decoded bytes are `expected`.
+    /// Returns whether the decoded bytes equal `expected`.
     #[inline(always)]
     pub fn is(self, expected: &[u8]) -> bool {
         self.escaped() == expected && !expected.contains(&b'\\')
@@ -74,8 +74,8 @@ impl fmt::Debug for Text<'_> {
     }
 }
 
-/// The index of the first backslash. Most strings are so short that a call takes longer than the
-/// search.
+/// Returns the index of the first backslash. Most strings are so short that a function call would
+/// take longer than the search.
 #[inline(always)]
 fn first_backslash(text: &[u8]) -> Option<usize> {
     let (blocks, rest) = text.as_chunks::<16>();
@@ -87,7 +87,7 @@ fn first_backslash(text: &[u8]) -> Option<usize> {
     if found { memchr(b'\\', text) } else { None }
 }
 
-/// Decodes a string whose first backslash is at `at`.
+/// Decodes a string. `at` is the index of its first backslash.
 #[cold]
 fn unescape(escaped: &[u8], mut at: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(escaped.len());
@@ -119,8 +119,8 @@ fn unescape(escaped: &[u8], mut at: usize) -> Vec<u8> {
     }
 }
 
-/// The character behind `\u`, and the bytes that it takes from there. Halves of surrogate pairs
-/// become U+FFFD, as with Go.
+/// Returns the character after `\u`, and the number of bytes that it takes. Unpaired surrogates
+/// become U+FFFD, like in Go.
 fn code_point(rest: &[u8]) -> (char, usize) {
     let unit = |at: usize| {
         let digits = std::str::from_utf8(rest.get(at..at + 4)?).ok()?;

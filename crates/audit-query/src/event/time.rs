@@ -1,11 +1,11 @@
-//! Timestamps as microseconds since 1970.
+//! Converts timestamps to and from microseconds since 1970.
 
 use jiff::Timestamp;
 
 use super::Text;
 
 /// Parses an RFC 3339 timestamp. The usual form, in UTC with six fractional digits, is parsed
-/// without a library; digits beyond microseconds are dropped.
+/// without a library. Digits beyond microseconds are dropped.
 #[inline]
 pub(crate) fn micros(text: Text<'_>) -> Option<i64> {
     let escaped = text.escaped();
@@ -15,7 +15,7 @@ pub(crate) fn micros(text: Text<'_>) -> Option<i64> {
     }
 }
 
-/// Parses a timestamp that [`push_canonical`] writes in the same form.
+/// Parses a timestamp. Returns `None` unless [`push_canonical`] would write the same text.
 pub(crate) fn canonical_micros(text: Text<'_>) -> Option<i64> {
     let escaped = text.escaped();
     if escaped.len() != 27 {
@@ -27,8 +27,8 @@ pub(crate) fn canonical_micros(text: Text<'_>) -> Option<i64> {
     (again == escaped).then_some(micros)
 }
 
-/// Appends a time in the form of kube-apiserver: 27 bytes, in UTC, with microseconds. Times before
-/// year 0 or after 9999 are not supported.
+/// Appends a time in the form of kube-apiserver: 27 bytes, in UTC, with microseconds. Years before
+/// 0 and after 9999 are not supported.
 pub(crate) fn push_canonical(micros: i64, out: &mut Vec<u8>) {
     let (seconds, fraction) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
@@ -85,7 +85,7 @@ fn canonical(text: &[u8; 27]) -> Option<i64> {
     valid &= text[4] == b'-' && text[7] == b'-' && text[10] == b'T' && text[13] == b':';
     valid &= text[16] == b':' && text[19] == b'.' && text[26] == b'Z';
     valid &= (1..=12).contains(&month) && (1..=days_of(year, month)).contains(&day);
-    // Leap seconds are the library's.
+    // The library handles leap seconds.
     valid &= hour < 24 && minute < 60 && second < 60;
     let days = valid.then(|| days(year, month, day))?;
     Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000 + micros)
@@ -100,11 +100,11 @@ fn days_of(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Computes the duration of requests. It keeps the last minute that it has parsed: for a timestamp
-/// in the same minute, only the seconds are parsed.
+/// Computes the duration of requests. Caches the last parsed minute: for a timestamp in the same
+/// minute, only the seconds are parsed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stopwatch {
-    /// A valid date, hour and minute.
+    /// A validated date, hour, and minute.
     minute: [u8; MINUTE],
 }
 
@@ -123,7 +123,8 @@ impl Stopwatch {
         Some(micros(to)? - micros(from)?)
     }
 
-    /// Returns whether the minute of a timestamp is valid.
+    /// Returns whether the date, hour, and minute of a timestamp are valid. Caches them if they
+    /// are.
     #[inline(always)]
     fn knows_minute(&mut self, text: &[u8; 27]) -> bool {
         let minute = text.first_chunk();
@@ -141,7 +142,7 @@ impl Stopwatch {
 /// The length of `2026-11-23T05:08:`.
 const MINUTE: usize = 17;
 
-/// Parses the microseconds since the full minute.
+/// Parses the seconds and their fraction, in microseconds.
 #[inline(always)]
 fn in_minute(text: &[u8; 27]) -> Option<i64> {
     let mut valid = text[19] == b'.' && text[26] == b'Z' && text[MINUTE] < b'6';
@@ -156,7 +157,7 @@ fn in_minute(text: &[u8; 27]) -> Option<i64> {
 
 /// Converts a date of the Gregorian calendar to a number of days since 1970.
 fn days(year: i64, month: i64, day: i64) -> i64 {
-    // Years begin in March here, so that the leap day is the last day.
+    // Years begin in March here, so that the leap day is the last day of a year.
     let year = if month <= 2 { year - 1 } else { year };
     let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;

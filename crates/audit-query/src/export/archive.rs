@@ -1,4 +1,4 @@
-//! Parquet files with whole events, for object storage.
+//! Writes Parquet files with complete events, for object storage.
 
 use std::io::Write;
 
@@ -9,21 +9,22 @@ use crate::index::{IndexError, Table, WITH_EVENTS};
 /// Microseconds of an hour.
 const HOUR: i64 = super::HOUR;
 
-/// The partition of an event: the UTC hour in which its request arrived, so that all events of a
-/// request are in one.
+/// The partition of an event: the UTC hour in which its request was received, so that all events of
+/// a request are in one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hour(Option<i64>);
 
 impl Hour {
-    /// Returns the hour of an event, as it stands in a log. An event without
-    /// `requestReceivedTimestamp` has that of its stage, or none.
+    /// Returns the partition of an event, given its line in the log. An event without
+    /// `requestReceivedTimestamp` belongs to the hour of its stage, or to no hour without that,
+    /// too.
     pub fn of(line: &[u8]) -> Hour {
         let event = Event::parse(line.trim_ascii_end());
         let time = event.and_then(|event| event.received_time().or_else(|| event.time()));
         Hour(time.map(|time| time.div_euclid(HOUR)))
     }
 
-    /// Returns the parts of a key in the layout of Hive: `date=2026-11-23/hour=04`.
+    /// Returns the partition as part of a key in the layout of Hive: `date=2026-11-23/hour=04`.
     pub fn key(self) -> String {
         match self.0 {
             Some(hour) => {
@@ -36,24 +37,24 @@ impl Hour {
 }
 
 /// Writes a Parquet file with the columns of an export, `line_length` and `exact` (see
-/// [`crate::index`]), and `event`, the event as it stands in the log. The same events give the same
-/// bytes.
+/// [`crate::index`]), and `event`, the event as it is in the log. The same events always result in
+/// the same bytes.
 pub struct ArchiveWriter<W: Write + Send>(Table<W>);
 
 impl<W: Write + Send> ArchiveWriter<W> {
-    /// Begins a file.
+    /// Starts a file.
     ///
     /// # Errors
-    /// `out` cannot be written to.
+    /// Returns an error if `out` cannot be written to.
     pub fn new(out: W) -> Result<ArchiveWriter<W>, IndexError> {
         Ok(ArchiveWriter(Table::new(out, &WITH_EVENTS)?))
     }
 
-    /// Appends an event, a line with or without its newline. What cannot be parsed has a row with
-    /// the column `event` alone.
+    /// Appends an event: a line with or without its newline. A line that cannot be parsed gets a
+    /// row with the column `event` only.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn push(&mut self, line: &[u8]) -> Result<(), IndexError> {
         self.0.make_room()?;
         let line = line.trim_ascii_end();
@@ -70,7 +71,7 @@ impl<W: Write + Send> ArchiveWriter<W> {
     /// Completes the file.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn finish(mut self) -> Result<W, IndexError> {
         self.0.finish_rows()?;
         Ok(self.0.writer.into_inner()?)

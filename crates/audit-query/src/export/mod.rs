@@ -1,8 +1,9 @@
-//! Writes events into folders by cluster, date, and hour, in the layout of Hive that DuckDB,
-//! ClickHouse, Trino, and Spark read: `cluster=prod/date=2026-11-23/hour=04/events-0.parquet`.
+//! Exports events to a directory tree by cluster, date, and hour, in the layout of Hive that
+//! DuckDB, ClickHouse, Trino, and Spark read:
+//! `cluster=prod/date=2026-11-23/hour=04/events-0.parquet`.
 //!
-//! Files are written under hidden names, which those programs do not read, and get their own names
-//! when all of them are complete. A file that is there is not replaced, unless that is asked for.
+//! Files are written under hidden names, which those programs ignore, and renamed when all of them
+//! are complete. Existing files are not replaced unless the caller requests it.
 
 mod archive;
 mod text;
@@ -18,13 +19,13 @@ use clap::ValueEnum;
 use crate::event::Event;
 use crate::index::{Column, IndexError, Table, WITH_EVENTS};
 
-/// Partitions that are written to at once. A later event of another opens that again, as another
-/// file.
+/// Maximum number of partitions that are open at once. A later event of a closed partition starts
+/// another file.
 const OPEN: usize = 3;
-/// The value of a partition that an event has none for, as Hive spells it.
+/// Hive's name for the partition of events without a value.
 const NONE: &str = "__HIVE_DEFAULT_PARTITION__";
 
-/// What files are written.
+/// The format of exported files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// Parquet, compressed with zstd
@@ -36,7 +37,7 @@ pub enum Format {
     Ndjson,
 }
 
-/// What folders are made by.
+/// The values by which files are partitioned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Part {
     /// The value of --cluster
@@ -60,18 +61,18 @@ impl Part {
     }
 }
 
-/// How much of each event is written.
+/// How much of each event is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// All but the bodies.
+    /// All attributes, without the bodies.
     Attributes,
-    /// Also the bodies.
+    /// The attributes and the bodies.
     Bodies,
-    /// Also the event as it stands in the log, which has the bodies.
+    /// The attributes and the complete event as it is in the log, including its bodies.
     Events,
 }
 
-/// Why an export failed.
+/// The reason why an export failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExportError {
     #[error("{0}: is there already; --overwrite replaces it")]
@@ -89,7 +90,7 @@ impl ExportError {
     }
 }
 
-/// Writes events. What is not finished is removed when it is dropped.
+/// Writes events to the files of their partitions. Removes unfinished files on drop.
 pub(crate) struct Writer {
     folder: PathBuf,
     format: Format,
@@ -98,13 +99,13 @@ pub(crate) struct Writer {
     columns: Vec<Column>,
     bodies: bool,
     overwrite: bool,
-    /// The last one was written to last.
+    /// The open partitions; the most recently used one is last.
     open: Vec<Partition>,
     finished: Vec<Finished>,
 }
 
 struct Partition {
-    /// Microseconds from which and to which it goes.
+    /// The start (inclusive) and the end (exclusive) of the partition in microseconds since 1970.
     from: i64,
     to: i64,
     out: Out,
@@ -116,7 +117,7 @@ enum Out {
     Text(BufWriter<File>),
 }
 
-/// A file under its hidden name.
+/// A complete file under its hidden name.
 struct Finished {
     hidden: PathBuf,
     path: PathBuf,
@@ -148,7 +149,7 @@ impl Writer {
 
     /// Appends an event to the file of its partition.
     pub(crate) fn write(&mut self, event: &Event<'_>) -> Result<(), ExportError> {
-        // Events without a time come before all others.
+        // Events without a time are in a partition before all others.
         let time = event.time().unwrap_or(i64::MIN);
         let is_in = |partition: &Partition| (partition.from..partition.to).contains(&time);
         let at = match self.open.iter().rposition(is_in) {
@@ -237,7 +238,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The times of a partition.
+    /// Returns the start and the end of the partition that contains `time`.
     fn bounds(&self, time: i64) -> (i64, i64) {
         let has = |part| self.parts.contains(&part);
         if !has(Part::Date) && !has(Part::Hour) {
@@ -246,14 +247,14 @@ impl Writer {
         if time == i64::MIN {
             return (i64::MIN, i64::MIN + 1);
         }
-        // An hour of any day is a partition of its own only as part of a date; by hours alone, each
-        // of a day's is another file.
+        // Partitioned by hour alone, the same hour of another day is another file of the same
+        // directory.
         let length = if has(Part::Hour) { HOUR } else { 24 * HOUR };
         let from = time.div_euclid(length) * length;
         (from, from + length)
     }
 
-    /// Completes all files and gives them their names. Returns them and how many events each has.
+    /// Completes all files and renames them. Returns their paths and numbers of events.
     pub(crate) fn finish(mut self) -> Result<Vec<(PathBuf, u64)>, ExportError> {
         for partition in std::mem::take(&mut self.open) {
             let finished = close(partition)?;
@@ -262,7 +263,8 @@ impl Writer {
         self.finished.sort_by(|a, b| a.path.cmp(&b.path));
         let mut files = Vec::new();
         for Finished { hidden, path, events } in &self.finished {
-            // A link fails if the name is taken, also by a concurrent process.
+            // Unlike a rename, a link fails if the name exists, even if a concurrent process has
+            // just created it.
             let named = match self.overwrite {
                 true => fs::rename(hidden, path),
                 false => fs::hard_link(hidden, path).and_then(|()| fs::remove_file(hidden)),
@@ -308,7 +310,7 @@ fn close(partition: Partition) -> Result<Finished, ExportError> {
     }
 }
 
-/// A part of a time as text.
+/// Returns a part of the text of a time.
 fn of_time(time: i64, part: std::ops::Range<usize>) -> String {
     match jiff::Timestamp::from_microsecond(time) {
         Ok(time) => format!("{time:.0}").get(part).unwrap_or(NONE).to_owned(),
@@ -316,7 +318,7 @@ fn of_time(time: i64, part: std::ops::Range<usize>) -> String {
     }
 }
 
-/// A value as a part of a path: all other characters as `%XX`, as Hive writes them.
+/// Returns a value as a path component, with all special characters as `%XX`, like Hive.
 fn encoded(value: &str) -> String {
     let mut out = String::new();
     for byte in value.bytes() {

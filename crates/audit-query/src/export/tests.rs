@@ -40,7 +40,7 @@ fn events_go_into_the_folders_of_their_time() {
     let folder = TestFolder::new();
     let mut events: Vec<String> =
         (0..6).map(|id| event(id, &format!("2026-11-23T0{id}:59:59.999999Z"))).collect();
-    // Late, when the file of that hour is complete.
+    // This event is out of order: the file of its hour is already complete.
     events.push(event(7, "2026-11-23T00:00:00.000000Z"));
     events.push(event(8, "nonsense"));
     let parts = [Part::Cluster, Part::Date, Part::Hour];

@@ -7,13 +7,13 @@ use crate::event::{Event, Text};
 use crate::index::Column;
 use crate::output::format::{push_csv, push_json};
 
-/// Writes the first line of a CSV file.
+/// Writes the header of a CSV file.
 pub(super) fn header(columns: &[Column], out: &mut impl Write) -> io::Result<()> {
     let names: Vec<&str> = columns.iter().map(|column| column.name()).collect();
     writeln!(out, "{}", names.join(","))
 }
 
-/// Writes one line of a CSV file. Lists and maps are written as JSON.
+/// Writes one row of a CSV file. Lists and maps are written as JSON.
 pub(super) fn csv(columns: &[Column], event: &Event<'_>, out: &mut impl Write) -> io::Result<()> {
     let mut line = Vec::new();
     let mut value = Vec::new();
@@ -81,7 +81,7 @@ fn list<'a>(out: &mut Vec<u8>, visit: impl FnOnce(&mut dyn FnMut(Text<'a>))) {
     out.push(b']');
 }
 
-/// Writes the event; without its bodies unless `bodies` is set.
+/// Writes the event, without its bodies unless `bodies` is set.
 pub(super) fn ndjson(bodies: bool, event: &Event<'_>, out: &mut impl Write) -> io::Result<()> {
     if bodies || event.request_object.is_none() && event.response_object.is_none() {
         out.write_all(event.raw)?;

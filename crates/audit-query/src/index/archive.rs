@@ -1,5 +1,5 @@
-//! Reads Parquet files that have the events themselves: those of the backend `s3` and of
-//! `log export --events`, and what other programs made of them.
+//! Reads Parquet files that store complete events: those of the `s3` backend and of `log export
+//! --events`, and files that other programs derived from them.
 
 use std::fs::File;
 use std::io;
@@ -16,10 +16,10 @@ use super::file::{Layout, ParquetFile, Positioned};
 use super::schema::{Column, schema};
 use crate::objects::Object;
 
-/// What files of this format begin with.
+/// The magic number at the start of a Parquet file.
 pub(crate) const MAGIC: &[u8] = b"PAR1";
 
-/// The columns of a file with whole events, as this program writes it.
+/// The columns of a file with complete events, as this program writes it.
 pub(crate) static WITH_EVENTS: LazyLock<Vec<Column>> = LazyLock::new(|| {
     let mut columns = Column::EXPORT.to_vec();
     columns.extend([Column::Length, Column::Exact, Column::Event]);
@@ -27,11 +27,11 @@ pub(crate) static WITH_EVENTS: LazyLock<Vec<Column>> = LazyLock::new(|| {
 });
 static SCHEMA: LazyLock<Option<TypePtr>> = LazyLock::new(|| schema(&WITH_EVENTS).ok());
 
-/// A Parquet file with whole events.
+/// A Parquet file that stores complete events.
 #[derive(Debug)]
 pub(crate) struct Archive {
     pub(crate) file: ParquetFile,
-    /// The column with the events.
+    /// The index of the leaf column with the events.
     event: usize,
 }
 
@@ -49,7 +49,7 @@ impl Archive {
     fn open(file: Positioned) -> io::Result<Archive> {
         let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).map_err(io_error)?;
         let schema = metadata.file_metadata().schema();
-        // Only this program marks the rows that have not all that the event has.
+        // Only files of this program mark the rows that do not represent their event completely.
         let layout = match SCHEMA.as_deref() == Some(schema) {
             true => Layout::Archive(&WITH_EVENTS),
             false => Layout::Unknown,
@@ -74,29 +74,29 @@ impl Archive {
         self.file.metadata.num_row_groups()
     }
 
-    /// Number of the first row of a row group in the file.
+    /// Returns the number of the first row of a row group in the file.
     pub(crate) fn first_row(&self, group: usize) -> u64 {
         self.file.metadata.row_groups()[..group].iter().map(|group| group.num_rows() as u64).sum()
     }
 
-    /// Bytes of a row group.
+    /// Returns the compressed size of a row group in bytes.
     pub(crate) fn size(&self, group: usize) -> u64 {
         self.file.metadata.row_group(group).compressed_size().unsigned_abs()
     }
 
-    /// Whether its columns can be read instead of the events.
+    /// Returns whether the columns can be read instead of the events.
     pub(crate) fn has_columns(&self) -> bool {
         self.file.layout != Layout::Unknown
     }
 
-    /// Length of an event of a row group, on average.
+    /// Returns the mean length of the events of a row group in bytes.
     pub(crate) fn mean_length(&self, group: usize) -> usize {
         let group = self.file.metadata.row_group(group);
         let bytes = group.column(self.event).uncompressed_size().unsigned_abs() as usize;
         bytes / (group.num_rows().max(1) as usize) + 1
     }
 
-    /// Reads events of a row group, in ascending order of their rows.
+    /// Returns a reader of the events of a row group, in ascending row order.
     pub(crate) fn events(&self, group: usize) -> Result<Events> {
         let column = self.file.metadata.row_group(group).column(self.event);
         let optional = column.column_descr().max_def_level() > 0;
@@ -106,19 +106,19 @@ impl Archive {
     }
 }
 
-/// The events of a row group.
+/// Reads the events of a row group.
 pub(crate) struct Events {
     reader: ColumnReaderImpl<ByteArrayType>,
     optional: bool,
-    /// The row that is read next.
+    /// The next row to read.
     next: usize,
     levels: Vec<i16>,
     values: Vec<ByteArray>,
 }
 
 impl Events {
-    /// Reads the event of a row, which comes after those that were read before. Returns an empty
-    /// line if there is none.
+    /// Reads the event of a row. Rows must be requested in ascending order. Returns an empty line
+    /// if the row has no event.
     pub(crate) fn get(&mut self, row: usize) -> Result<&[u8]> {
         let skipped = row.saturating_sub(self.next);
         if skipped > 0 && self.reader.skip_records(skipped)? < skipped {
@@ -137,7 +137,7 @@ impl Events {
     }
 }
 
-/// The error of the file system or the store, if it is one.
+/// Returns the underlying error of the file system or object store, or wraps the Parquet error.
 pub(crate) fn io_error(error: ParquetError) -> io::Error {
     match error {
         ParquetError::External(source) => match source.downcast::<io::Error>() {

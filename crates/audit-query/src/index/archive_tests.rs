@@ -13,7 +13,7 @@ use crate::objects::tests::FolderStores;
 use crate::scan::{Scan, Stages};
 use crate::test_folder::TestFolder;
 
-/// Writes a Parquet file with whole events, with so many in a row group.
+/// Writes a Parquet file with complete events, `rows` per row group.
 pub(crate) fn archive(text: &str, rows: usize) -> Vec<u8> {
     let mut table = Table::new(Vec::new(), &WITH_EVENTS).unwrap();
     for (number, line) in text.lines().filter(|line| !line.trim().is_empty()).enumerate() {
@@ -38,7 +38,7 @@ fn text(range: std::ops::Range<usize>) -> String {
     text
 }
 
-/// Without the offsets of the events, which are rows in a Parquet file.
+/// Removes the offsets of the events, which depend on the file format.
 fn without_offsets(found: Vec<String>) -> Vec<String> {
     let without = |record: String| {
         let (before, length) = record.rsplit_once(' ').unwrap();
@@ -48,7 +48,7 @@ fn without_offsets(found: Vec<String>) -> Vec<String> {
     found.into_iter().map(without).collect()
 }
 
-/// A log, and the same events as two Parquet files and one of JSON lines in a bucket.
+/// A log, and the same events in a bucket as two Parquet files and one file of JSON lines.
 fn folder() -> (TestFolder, Arc<FolderStores>) {
     let folder = TestFolder::new();
     let [first, second, third] = [text(0..500), text(500..800), text(800..900)];
@@ -161,7 +161,7 @@ fn only_what_is_needed_is_read_of_an_object() {
     let hours = FilterArgs { until: Some("2026-11-23T00:00:00Z".to_owned()), ..none() };
     let (found, bytes) = read(hours, false);
     assert!(found == 0 && bytes < size / 8, "{found} events, {bytes} bytes of {size}");
-    // All columns that an index has, but not the events.
+    // Reads all columns that an index has, but not the events.
     let (found, bytes) = read(none(), true);
     assert!(found == 20_000 && bytes < size / 3, "{found} events, {bytes} bytes of {size}");
 }

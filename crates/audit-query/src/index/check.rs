@@ -10,11 +10,11 @@ use crate::event::{self, Event, Text};
 use crate::input::Input;
 use crate::scan::{Progress, ScanError, chunks, source};
 
-/// Reads a log file and its index file to their ends and compares them. Returns how many events
-/// they have.
+/// Reads a log file and its index file completely and compares them. Returns the number of events.
 ///
 /// # Errors
-/// There is no index file, it is of another state of the log, or one event is another.
+/// Returns an error if there is no index file, if it belongs to another state of the log, or if an
+/// event differs.
 pub fn verify(log: &Path) -> Result<u64, IndexError> {
     let file = File::open(log)?;
     let sidecar = Sidecar::open(log, &file)?;
@@ -46,7 +46,7 @@ pub fn verify(log: &Path) -> Result<u64, IndexError> {
     Ok(events)
 }
 
-/// The rows of all row groups.
+/// Iterates over the rows of all row groups.
 struct Rows<'a> {
     sidecar: &'a Sidecar,
     group: usize,
@@ -56,7 +56,7 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Goes to the next row. Returns whether there is one.
+    /// Advances to the next row. Returns `false` at the end.
     fn next(&mut self) -> Result<bool, IndexError> {
         self.row += 1;
         while self.row >= self.rows {
@@ -96,7 +96,7 @@ impl Rows<'_> {
     }
 }
 
-/// The first column that differs.
+/// Returns the first column that differs.
 fn difference(row: &Event<'_>, event: &Event<'_>) -> Option<Column> {
     let impersonated = |event: &Event<'_>| event.impersonated_user.map(|user| owned(user.name));
     let groups = |event: &Event<'_>| {

@@ -1,4 +1,4 @@
-//! A Parquet file of events that is open: where its columns are, and how they are read.
+//! An open Parquet file of events: the layout of its columns, and how to read them.
 
 use std::fs::File;
 use std::io;
@@ -19,23 +19,24 @@ use super::read::Batch;
 use super::schema::{Column, Columns, Kind, leaf};
 use crate::objects::Object;
 
-/// Read at once from the end of an object: the metadata, and small objects as a whole.
+/// Bytes to read from the end of an object when it is opened: usually its metadata, or all of a
+/// small object.
 const TAIL: u64 = 64 << 10;
-/// Parts of an object that are closer than this are read at once.
+/// Parts of an object that are at most this many bytes apart are read in one request.
 const GAP: u64 = 64 << 10;
-/// A column chunk that is longer is not read ahead.
+/// Longer column chunks, in bytes, are not read ahead.
 const LONGEST: u64 = 4 << 20;
-/// Read of a long column chunk at a time.
+/// Bytes of a long column chunk to read at a time.
 const WINDOW: u64 = 2 << 20;
 
-/// A file or an object that is read at offsets, so that threads can share it.
+/// A file or object with reads at any offset, so that threads can share it.
 #[derive(Debug)]
 pub(crate) struct Positioned {
     content: Content,
     size: u64,
-    /// Parts of an object that were read ahead: where they begin, and their bytes.
+    /// Parts of an object that were read ahead: their start offsets and bytes.
     ahead: Mutex<Vec<(u64, Bytes)>>,
-    /// Where the end of an object begins, and its bytes.
+    /// The end of an object: its start offset and bytes.
     tail: (u64, Bytes),
 }
 
@@ -59,7 +60,7 @@ impl Positioned {
         Ok(Positioned { content: Content::Object(object), size, ahead: Mutex::default(), tail })
     }
 
-    /// Reads parts of an object in as few requests as possible. A file is read when it is needed.
+    /// Reads parts of an object in as few requests as possible. Does nothing for a file.
     fn read_ahead(&self, mut parts: Vec<(u64, u64)>) -> io::Result<()> {
         let Content::Object(object) = &self.content else { return Ok(()) };
         parts.retain(|(start, end)| end - start <= LONGEST && *start < self.tail.0);
@@ -127,7 +128,7 @@ impl ChunkReader for Positioned {
     }
 }
 
-/// A column chunk in memory, read at once.
+/// A column chunk that is completely in memory.
 #[derive(Debug)]
 struct InMemory {
     bytes: Bytes,
@@ -165,7 +166,7 @@ impl ChunkReader for InMemory {
     }
 }
 
-/// A column chunk of which a part is in memory at a time.
+/// A column chunk of which only a window is in memory at a time.
 #[derive(Debug)]
 pub(super) struct Windowed {
     file: Arc<Positioned>,
@@ -174,7 +175,8 @@ pub(super) struct Windowed {
 }
 
 impl Windowed {
-    /// Returns the bytes from `start` on, at least so many, or those up to the end of the chunk.
+    /// Returns the bytes from `start` on: at least `least` of them, or all up to the end of the
+    /// chunk.
     fn from(&self, start: u64, least: u64) -> Result<Bytes> {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let (from, bytes) = &*window;
@@ -200,7 +202,7 @@ impl ChunkReader for Windowed {
     type T = bytes::buf::Reader<Bytes>;
 
     fn get_read(&self, start: u64) -> Result<Self::T> {
-        // Headers of pages of other programs have values in them.
+        // Page headers that other programs write may contain values (statistics), and so be longer.
         Ok(self.from(start, 64 << 10)?.reader())
     }
 
@@ -213,19 +215,19 @@ impl ChunkReader for Windowed {
     }
 }
 
-/// Which columns a file has, and where.
+/// The columns of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// Those of an index.
+    /// The columns of an index file.
     Index,
-    /// These, in this order; audit IDs are texts.
+    /// These columns, in this order. Audit IDs are texts.
     Archive(&'static [Column]),
-    /// Those of another program. Nothing is taken from them but the events.
+    /// The columns of another program. Only the events are read.
     Unknown,
 }
 
 impl Layout {
-    /// The first leaf of a column, and how its values are stored.
+    /// Returns the first leaf of a column, and how its values are stored.
     pub(super) fn place(self, column: Column) -> Option<(usize, Kind)> {
         match self {
             Layout::Index => Some((leaf(column), column.kind())),
@@ -235,7 +237,7 @@ impl Layout {
                     column => column,
                 };
                 let at = columns.iter().position(|one| *one == column)?;
-                // Maps have two leaves.
+                // A map has two leaves.
                 let maps = columns[..at].iter().filter(|one| one.kind() == Kind::Map).count();
                 Some((at + maps, column.kind()))
             }
@@ -250,7 +252,7 @@ pub(crate) struct ParquetFile {
     pub(super) file: Arc<Positioned>,
     pub(super) metadata: ParquetMetaData,
     pub(super) layout: Layout,
-    /// Values may have backslashes in them.
+    /// Values may contain backslashes.
     pub(super) backslashes: bool,
 }
 
@@ -268,12 +270,12 @@ impl ParquetFile {
         self.metadata.row_group(group).num_rows() as usize
     }
 
-    /// Reads some columns of a row group, a number of rows at a time.
+    /// Opens columns of a row group, to be read a number of rows at a time.
     pub(crate) fn batch(&self, group: usize, columns: Columns) -> Result<Batch> {
         Batch::open(self, group, columns)
     }
 
-    /// Whether all rows of a group have all that there is to know.
+    /// Returns whether all rows of a group are exact, that is, represent their events completely.
     pub(crate) fn is_exact(&self, group: usize) -> bool {
         self.probe(group).is_exact()
     }
@@ -282,7 +284,8 @@ impl ParquetFile {
         Probe::new(self, group)
     }
 
-    /// Reads columns of a row group of an object in as few requests as possible.
+    /// Reads columns of a row group of an object in as few requests as possible. Does nothing for a
+    /// file.
     pub(crate) fn read_ahead(&self, group: usize, columns: Columns) -> Result<()> {
         let chunks = self.metadata.row_group(group).columns();
         let mut parts = Vec::new();
@@ -311,7 +314,7 @@ impl ParquetFile {
         Ok(Box::new(SerializedPageReader::new(chunk, column, rows, None)?))
     }
 
-    /// The pages of a column that may be long, of which a part is in memory at a time.
+    /// Returns the pages of a column that may be long. Only a window of it is in memory at a time.
     pub(super) fn long_pages(&self, group: usize, leaf: usize) -> Result<Box<dyn PageReader>> {
         let group = self.metadata.row_group(group);
         let column = group.column(leaf);
@@ -322,7 +325,7 @@ impl ParquetFile {
         Ok(Box::new(SerializedPageReader::new(Arc::new(chunk), column, rows, None)?))
     }
 
-    /// The first page of a column, without the others.
+    /// Returns the first page of a column without reading the others.
     pub(super) fn first_page(&self, group: usize, leaf: usize) -> Result<Option<Page>> {
         let group = self.metadata.row_group(group);
         let (column, rows) = (group.column(leaf), group.num_rows() as usize);

@@ -1,9 +1,9 @@
-//! Reconstructs an event from its index row, for a request whose end may still follow.
+//! Reconstructs an event from its index row, for a request that may end later.
 
 use crate::event::{Event, Text};
 use crate::output::format::push_json;
 
-/// JSON that is read as the same event, as far as the index has it.
+/// Returns JSON that parses as the same event, as far as the index contains it.
 pub(crate) fn event(event: &Event<'_>) -> Vec<u8> {
     let mut out = b"{\"kind\":\"Event\"".to_vec();
     text(&mut out, "level", event.level);

@@ -1,20 +1,23 @@
-//! Index files: a Parquet file beside each closed log file, `audit-TIME.log.parquet`.
+//! Index files: a Parquet file next to each closed log file, `audit-TIME.log.parquet`.
 //!
-//! It has a row for each event, with what most filters and reports ask for, and where the event is
-//! in the log. Bodies are not in it. DuckDB, ClickHouse, and other programs read it, too.
+//! An index file has one row per event, with the values that most filters and reports use, and the
+//! position of the event in the log. It does not contain bodies. DuckDB, ClickHouse, and other
+//! programs can read it.
 //!
-//! # When it is used
+//! # When an index is used
 //!
-//! Only if it is of exactly this log file: size, modification time, and SHA-256 of the first and
-//! the last 4 KiB are in its metadata. A row whose event cannot be told from its columns (an audit
-//! ID that is not a UUID, a timestamp of another form, bytes that are not UTF-8) is marked as not
-//! `exact`, and the event is read from the log. So is every event that is printed, and every one
-//! whose bodies or other members are asked for.
+//! An index is used only for exactly the log file that it was written for: its metadata contain the
+//! size, the modification time, and the SHA-256 of the first and the last 4 KiB of the log. A row
+//! whose columns do not represent the event completely (an audit ID that is not a UUID, a timestamp
+//! in another form, bytes that are not UTF-8) is marked as not `exact`; its event is read from the
+//! log. Events are also read from the log to print them, and to filter by bodies or other members
+//! without a column.
 //!
-//! # What it costs
+//! # Costs
 //!
-//! About 3 % of the log on disk. Row groups of 65,536 events have statistics, a Bloom filter of
-//! audit IDs and one of names, and dictionaries, by which a search leaves most of them out.
+//! An index takes about 3 % of the size of the log. Row groups of 65,536 events have statistics,
+//! Bloom filters of audit IDs and names, and dictionaries, which allow a search to skip most row
+//! groups.
 
 mod archive;
 mod check;
@@ -48,39 +51,39 @@ pub(crate) use self::values::{Times, Tuples, Uuids, Values};
 pub(crate) use self::write::Table;
 pub use self::write::{Written, expected_digest, write};
 
-/// What the name of an index file ends in, after the name of the log before compression.
+/// The suffix of an index file: it follows the name that the log had before compression.
 pub const SUFFIX: &str = ".parquet";
 
-/// Why an index file cannot be written or used.
+/// The reason why an index file cannot be written or used.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    /// There is none.
+    /// There is no index file.
     #[error("there is no index file")]
     Missing,
-    /// The log was written to or replaced afterwards, or the index file belongs to another one.
+    /// The log was modified or replaced after indexing, or the index file belongs to another log.
     #[error("it is of another state of the log: {0}")]
     Stale(&'static str),
-    /// It is not an index file, or of another version.
+    /// The file is not an index file, or has another version.
     #[error("it is not an index file of this version: {0}")]
     Invalid(String),
-    /// It has another event than the log.
+    /// An event in the index differs from the log.
     #[error("it does not match the log: {0}")]
     Differs(String),
-    /// The log is not one event a line.
+    /// The log does not have one event per line.
     #[error("only logs with one event a line can be indexed")]
     NotLines,
-    /// The file system.
+    /// An error of the file system.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The Parquet library.
+    /// An error of the Parquet library.
     #[error(transparent)]
     Parquet(#[from] parquet::errors::ParquetError),
-    /// The caller wants no more.
+    /// The caller cancelled the operation.
     #[error("interrupted")]
     Interrupted,
 }
 
-/// The index file of a log file, whether that is compressed or not.
+/// Returns the path of the index file of a log file, which may be compressed.
 pub fn path(log: &Path) -> PathBuf {
     let compressed =
         log.extension().is_some_and(|extension| extension == "gz" || extension == "zst");
@@ -92,10 +95,10 @@ pub fn path(log: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Whether a log file has an index file of its present state. Reads no more than is needed to tell.
+/// Checks that a log file has an index file for its current state. Reads no more than necessary.
 ///
 /// # Errors
-/// There is no index file, or it cannot be used.
+/// Returns an error if there is no index file, or if it cannot be used.
 pub fn is_current(log: &Path) -> Result<(), IndexError> {
     let file = std::fs::File::open(log)?;
     Sidecar::open(log, &file).map(|_| ())

@@ -1,7 +1,8 @@
 //! Decodes pages of an index file to dictionary indexes, without creating a value for each row.
 //!
 //! A report counts rows by the values of some columns. Each column has few distinct values in a row
-//! group and stores them once; comparing their indexes costs a fraction of comparing the values.
+//! group and stores each of them once; comparing their indexes costs a fraction of comparing the
+//! values.
 
 use std::ops::Range;
 
@@ -46,8 +47,8 @@ fn split_levels(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
 }
 
 impl Chunk {
-    /// Reads a chunk whose data pages are of version 1. Returns `None` if a page is not encoded
-    /// with a dictionary.
+    /// Reads a chunk with data pages of version 1. Returns `None` if a page is not encoded with a
+    /// dictionary.
     pub(super) fn read(mut pages: Box<dyn PageReader>, levels: Levels) -> Result<Option<Chunk>> {
         let mut chunk = Chunk::default();
         while let Some(page) = pages.get_next_page()? {

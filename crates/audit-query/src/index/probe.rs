@@ -1,4 +1,5 @@
-//! What is known of a row group without reading its rows: whether it can be left out.
+//! Checks by statistics, Bloom filters, and dictionaries whether a row group can be skipped without
+//! reading its rows.
 
 use parquet::basic::Encoding;
 use parquet::bloom_filter::Sbbf;
@@ -10,7 +11,7 @@ use super::file::ParquetFile;
 use super::rows::parse_uuid;
 use super::schema::{Column, Kind};
 
-/// Statistics, Bloom filters, and dictionaries of one row group.
+/// The statistics, Bloom filters, and dictionaries of one row group.
 pub(crate) struct Probe<'a> {
     file: &'a ParquetFile,
     group: usize,
@@ -30,7 +31,7 @@ impl<'a> Probe<'a> {
         self.column(column)?.statistics()
     }
 
-    /// Whether all rows say all there is to know.
+    /// Returns whether all rows are exact, that is, represent their events completely.
     pub(crate) fn is_exact(&self) -> bool {
         match self.statistics(Column::Exact) {
             Some(Statistics::Boolean(flags)) => flags.min_opt() == Some(&true),
@@ -38,17 +39,19 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// The earliest and the latest time of the events. `None`: that is not known.
+    /// Returns the earliest and the latest time of the events in microseconds since 1970, or `None`
+    /// if they are unknown.
     pub(crate) fn times(&self) -> Option<(i64, i64)> {
         let Some(Statistics::Int64(times)) = self.statistics(Column::StageTime) else {
             return None;
         };
-        // An event without a time of its own has the time of its request.
+        // Events without a `stageTimestamp` have the time of their request.
         (times.null_count_opt() == Some(0)).then_some(())?;
         Some((*times.min_opt()?, *times.max_opt()?))
     }
 
-    /// When the first and the last of the requests were received. `None`: that is not known.
+    /// Returns when the first and the last of the requests were received, in microseconds since
+    /// 1970, or `None` if that is unknown.
     pub(crate) fn received(&self) -> Option<(i64, i64)> {
         match self.statistics(Column::Received) {
             Some(Statistics::Int64(times)) => Some((*times.min_opt()?, *times.max_opt()?)),
@@ -56,7 +59,7 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// Whether an event may have a code between these.
+    /// Returns whether an event may have a status code between `from` and `to`, inclusive.
     pub(crate) fn has_code(&self, from: i64, to: i64) -> bool {
         let Some(Statistics::Int32(codes)) = self.statistics(Column::Code) else {
             return true;
@@ -67,7 +70,7 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// Whether the Bloom filter of a column lets one of these values be in it.
+    /// Returns whether the column may contain one of these values, according to its Bloom filter.
     pub(crate) fn may_have(
         &self,
         column: Column,
@@ -80,7 +83,7 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// Whether the Bloom filter of audit IDs lets one of these be in it.
+    /// Returns whether one of these audit IDs may occur, according to the Bloom filter.
     pub(crate) fn may_have_audit_id<'b>(&self, ids: impl Iterator<Item = &'b [u8]>) -> bool {
         match self.file.layout.place(Column::AuditId) {
             Some((_, Kind::Uuid)) => {
@@ -91,7 +94,8 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// Whether one of a column's values (in a map, its keys; in a list, its items) may match.
+    /// Returns whether one of a column's values (of a map: its keys; of a list: its items) may
+    /// match.
     pub(crate) fn any(&self, column: Column, mut matches: impl FnMut(&[u8]) -> bool) -> bool {
         let Some((leaf, _)) = self.file.layout.place(column) else { return true };
         let chunk = self.file.metadata.row_group(self.group).column(leaf);

@@ -13,10 +13,10 @@ use crate::event::time::push_canonical;
 use crate::event::{Event, Lists, Text, User};
 use crate::output::format::push_json;
 
-/// Rows that are read at a time: their columns fit the second-level cache.
+/// Number of rows to read at a time, so that their columns fit into the L2 cache.
 const BATCH: usize = if cfg!(test) { 256 } else { 4096 };
 
-/// No value.
+/// The index of a missing value.
 const NULL: u32 = super::pages::NULL;
 
 /// Some rows of some columns.
@@ -24,7 +24,7 @@ pub(crate) struct Batch {
     columns: Vec<Loaded>,
     left: usize,
     rows: usize,
-    /// Where the events begin, and how long they are.
+    /// The start offsets of the events and their lengths in bytes.
     offsets: Vec<u64>,
     lengths: Vec<u32>,
     levels: Vec<i16>,
@@ -41,9 +41,9 @@ struct Loaded {
 
 #[allow(clippy::large_enum_variant, reason = "there is one for each column that is read")]
 enum Data {
-    /// With the text of each value, 27 bytes.
+    /// With the text of each value, 27 bytes each.
     Time(ColumnReaderImpl<Int64Type>, Vec<i64>, Vec<u8>),
-    /// With the text of each value, 36 bytes.
+    /// With the text of each value, 36 bytes each.
     Uuid(ColumnReaderImpl<FixedLenByteArrayType>, Vec<FixedLenByteArray>, Vec<u8>),
     Text(ColumnReaderImpl<ByteArrayType>, Vec<ByteArray>),
     Code(ColumnReaderImpl<Int32Type>, Vec<i32>),
@@ -54,7 +54,7 @@ enum Data {
     Map(ColumnReaderImpl<ByteArrayType>, ColumnReaderImpl<ByteArrayType>, Json),
 }
 
-/// Lists or maps, written as JSON.
+/// Lists or maps, encoded as JSON.
 #[derive(Debug, Default)]
 pub(super) struct Json {
     pub(super) text: Vec<u8>,
@@ -194,7 +194,7 @@ impl Loaded {
 }
 
 impl Json {
-    /// Writes the list or map of each row.
+    /// Encodes the list or map of each row.
     fn fill(
         &mut self,
         (open, close): (u8, u8),
@@ -243,7 +243,7 @@ impl Json {
 }
 
 impl Batch {
-    /// Opens the columns of a row group.
+    /// Opens columns of a row group.
     pub(super) fn open(file: &ParquetFile, group: usize, columns: Columns) -> Result<Batch> {
         let exact = file.is_exact(group);
         let wanted = |column: &Column| match column {
@@ -270,7 +270,7 @@ impl Batch {
         })
     }
 
-    /// Reads the next rows. Returns how many; 0 at the end.
+    /// Reads the next rows. Returns how many, 0 at the end.
     pub(crate) fn next(&mut self) -> Result<usize> {
         self.rows = self.left.min(BATCH);
         self.left -= self.rows;
@@ -305,8 +305,8 @@ impl Batch {
         }
     }
 
-    /// Where the event of a row begins in the log of an index, how long it is, and whether the row
-    /// is all there is to know.
+    /// Returns the offset of a row's event in the log of an index, its length in bytes, and whether
+    /// the row is exact, that is, represents the event completely.
     pub(crate) fn place(&self, row: usize) -> (u64, u64, bool) {
         let offset = self.offsets.get(row).copied().unwrap_or_default();
         let exact = self.columns.iter().all(|loaded| match &loaded.data {
@@ -316,7 +316,7 @@ impl Batch {
         (offset, u64::from(self.lengths[row]), exact)
     }
 
-    /// The event of a row, as far as columns were read.
+    /// Returns the event of a row. Only the members in the opened columns are set.
     pub(crate) fn event(&self, row: usize) -> Event<'_> {
         let mut event = Event::default();
         let mut lists = Lists::default();
@@ -349,7 +349,7 @@ impl Batch {
     }
 }
 
-/// Sets the member of an event that a column of texts is made from.
+/// Sets the member of an event that corresponds to a text column.
 pub(super) fn set_text<'a>(event: &mut Event<'a>, column: Column, text: Text<'a>) {
     match column {
         Column::StageTime => event.stage_time = text,
@@ -373,7 +373,7 @@ pub(super) fn set_text<'a>(event: &mut Event<'a>, column: Column, text: Text<'a>
     }
 }
 
-/// Sets the member of an event that a column of lists or maps is made from.
+/// Sets the member of an event that corresponds to a column of lists or maps.
 pub(super) fn set_list<'a>(lists: &mut Lists<'a>, column: Column, json: Option<&'a [u8]>) {
     match column {
         Column::Groups => lists.groups = json,
@@ -387,7 +387,8 @@ fn part(text: &[u8], at: u32, length: usize) -> &[u8] {
     text.get(start..start + length).unwrap_or_default()
 }
 
-/// A value as it would stand in JSON, as far as [`Text`] distinguishes it, if that is another one.
+/// Returns the value with its backslashes escaped, as [`Text`] expects it, or `None` if it has
+/// none.
 pub(super) fn escaped(value: &[u8]) -> Option<Vec<u8>> {
     memchr::memchr(b'\\', value)?;
     let mut escaped = Vec::with_capacity(value.len() + 8);

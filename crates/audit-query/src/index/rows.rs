@@ -18,14 +18,14 @@ use crate::event::json::{self, Value};
 use crate::event::time::{canonical_micros, micros};
 use crate::event::{Event, Text};
 
-/// Different values, each once.
+/// Distinct values, each stored once.
 #[derive(Debug, Default)]
 struct Values {
     bytes: Vec<u8>,
     ends: Vec<usize>,
     table: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    /// Of lists and maps: whether a row that has it can be exact.
+    /// For lists and maps: whether a row with this value can be exact.
     plain: Vec<bool>,
 }
 
@@ -53,7 +53,7 @@ impl Values {
         id
     }
 
-    /// All values, sharing one allocation.
+    /// Converts all values to arrays that share one allocation.
     fn into_arrays(self) -> Vec<ByteArray> {
         let bytes = Bytes::from(self.bytes);
         let mut start = 0;
@@ -66,30 +66,30 @@ impl Values {
     }
 }
 
-/// No value.
+/// The index of a missing value.
 const NULL: u32 = u32::MAX;
 
-/// One column.
+/// The data of one column.
 #[derive(Debug)]
 enum Data {
     Time(Vec<Option<i64>>),
     Uuid(Vec<u8>, Vec<i16>),
     Code(Vec<Option<i32>>),
-    /// With the end of the last event.
+    /// The offsets, and the end of the last event.
     Offset(Vec<Option<i64>>, u64),
     Length(Vec<i32>),
     Flag(Vec<bool>),
-    /// The values, and which each row has. Lists and maps are values as the JSON that they are in
-    /// the log.
+    /// The distinct values, and the index of each row's value. Lists and maps are stored as their
+    /// JSON in the log.
     Values(Values, Vec<u32>),
 }
 
-/// Rows that wait to be written as a row group.
+/// Rows that are waiting to be written as a row group.
 #[derive(Debug)]
 pub(crate) struct Rows {
     columns: Vec<(Column, Data)>,
     rows: usize,
-    /// A value has a backslash in it.
+    /// Whether a value contains a backslash.
     pub(crate) backslashes: bool,
 }
 
@@ -114,7 +114,7 @@ impl Rows {
         self.rows
     }
 
-    /// Bytes that the values take, about.
+    /// Returns the approximate size of the values in bytes.
     pub(crate) fn size(&self) -> usize {
         let size = |data: &Data| match data {
             Data::Values(values, rows) => {
@@ -136,7 +136,7 @@ impl Rows {
                 Data::Time(times) => {
                     let text =
                         if *column == Column::Received { event.received } else { event.stage_time };
-                    // An index has to write the text back.
+                    // The text must be reproducible from an index.
                     let time = if is_index { canonical_micros(text) } else { micros(text) };
                     exact &= time.is_some() || !text.is_present();
                     exact &= !has_exact || is_index || canonical_micros(text) == time;
@@ -155,7 +155,7 @@ impl Rows {
                     codes.push(small);
                 }
                 Data::Offset(offsets, end) => {
-                    // Most events follow each other, with a newline between.
+                    // Most events directly follow the previous one, after its newline.
                     let follows = end.checked_add(1) == Some(offset);
                     offsets.push((!follows).then_some(offset as i64));
                     *end = offset + event.raw.len() as u64;
@@ -194,7 +194,7 @@ impl Rows {
         self.rows += 1;
     }
 
-    /// Marks the last row as one that has not all that there is to know.
+    /// Marks the last row as one that does not represent its event completely.
     pub(crate) fn mark_inexact(&mut self) {
         for (_, data) in &mut self.columns {
             if let Data::Flag(flags) = data
@@ -205,7 +205,7 @@ impl Rows {
         }
     }
 
-    /// Writes the rows as a row group, and is empty again.
+    /// Writes the rows as a row group and clears them.
     pub(crate) fn flush<W: std::io::Write + Send>(
         &mut self,
         writer: &mut SerializedFileWriter<W>,
@@ -248,7 +248,7 @@ fn text(text: Text<'_>, values: &mut Values, exact: &mut bool) -> u32 {
     values.insert(&bytes)
 }
 
-/// A list or a map, as JSON. What it has of other types is not seen by filters either, but for the
+/// Adds a list or map as JSON. Filters ignore values of other types in it as well, except for the
 /// first source address.
 fn list(column: Column, event: &Event<'_>, values: &mut Values, exact: &mut bool) -> u32 {
     let json = match column {
@@ -262,7 +262,7 @@ fn list(column: Column, event: &Event<'_>, values: &mut Values, exact: &mut bool
         return NULL;
     }
     let id = values.insert(json);
-    // Each different list is looked at once.
+    // Each distinct list is inspected once.
     if values.plain.len() <= id as usize {
         values.plain.push(is_plain(column, json));
     }
@@ -270,7 +270,8 @@ fn list(column: Column, event: &Event<'_>, values: &mut Values, exact: &mut bool
     id
 }
 
-/// Whether a list has but strings, and a map no key twice.
+/// Returns whether a list contains only strings, or a map contains only strings and no duplicate or
+/// escaped key.
 fn is_plain(column: Column, json: &[u8]) -> bool {
     let mut plain = true;
     if column == Column::Annotations {
@@ -289,7 +290,7 @@ fn is_plain(column: Column, json: &[u8]) -> bool {
     plain
 }
 
-/// 16 bytes of the usual form of a UUID, in lower case.
+/// Parses a UUID in the usual form, in lower case.
 pub(crate) fn parse_uuid(text: &[u8]) -> Option<[u8; 16]> {
     let text: &[u8; 36] = text.try_into().ok()?;
     let mut uuid = [0; 16];
@@ -314,7 +315,7 @@ pub(crate) fn parse_uuid(text: &[u8]) -> Option<[u8; 16]> {
     valid.then_some(uuid)
 }
 
-/// Splits optional values into those that are there and levels.
+/// Splits optional values into the present values and the definition levels.
 fn levels<T: Copy>(values: Vec<Option<T>>) -> (Vec<T>, Vec<i16>) {
     let levels = values.iter().map(|value| i16::from(value.is_some())).collect();
     (values.into_iter().flatten().collect(), levels)
@@ -365,7 +366,7 @@ fn single(data: Data, mut column: SerializedColumnWriter<'_>) -> Result<()> {
     column.close()
 }
 
-/// A column of a list or a map, flattened.
+/// A flattened column of a list or map.
 #[derive(Default)]
 struct Flat {
     values: Vec<ByteArray>,
@@ -429,7 +430,7 @@ fn map_columns(data: Data) -> (Flat, Flat) {
                 let (value, end) = json::value(json, at)?;
                 if let Value::String(value) = value {
                     let (key, value) = (array(Text::new(key)), array(Text::new(value)));
-                    // Of duplicate keys the last counts; a map has each once.
+                    // The last one of duplicate keys counts, since a Parquet map has each key once.
                     members.retain(|(known, _)| *known != key);
                     members.push((key, value));
                 }

@@ -8,7 +8,7 @@ use parquet::schema::types::{Type, TypePtr};
 
 use crate::event::{Event, Text};
 
-/// A column. The order is that of the files.
+/// A column. The variants of an index are in the order of its columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Column {
     StageTime,
@@ -32,19 +32,21 @@ pub(crate) enum Column {
     Uri,
     Reason,
     Annotations,
-    /// Where the event begins in the log, decompressed; null if right after the line of the row
-    /// before it in the same row group. And how long it is, without its newline.
+    /// The offset of the event in the decompressed log; null if the event directly follows the line
+    /// of the previous row in the same row group.
     Offset,
+    /// The length of the event in bytes, without its newline.
     Length,
-    /// Whether the row has all that the event's members say which have columns.
+    /// Whether the row represents the event completely, as far as its members have columns.
     Exact,
-    /// Only in exported files: audit IDs that need not be UUIDs, and what an index leaves out.
+    /// Only in exported files: audit IDs that may have any form, and members that an index does not
+    /// contain.
     AnyAuditId,
     Uid,
     Message,
     RequestObject,
     ResponseObject,
-    /// The whole event as it stands in the log.
+    /// The complete event as it is in the log.
     Event,
 }
 
@@ -65,7 +67,7 @@ pub(crate) enum Kind {
 }
 
 impl Column {
-    /// What an index file has.
+    /// The columns of an index file.
     pub(crate) const INDEX: [Column; 24] = [
         Column::StageTime,
         Column::Received,
@@ -93,7 +95,7 @@ impl Column {
         Column::Exact,
     ];
 
-    /// What an exported file has beside bodies.
+    /// The columns of an exported file, without bodies.
     pub(crate) const EXPORT: [Column; 23] = [
         Column::StageTime,
         Column::Received,
@@ -119,10 +121,10 @@ impl Column {
         Column::Message,
         Column::Annotations,
     ];
-    /// The bodies.
+    /// The columns of bodies.
     pub(crate) const BODIES: [Column; 2] = [Column::RequestObject, Column::ResponseObject];
 
-    /// The name in files.
+    /// Returns the name of the column in files.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Column::StageTime => "stage_timestamp",
@@ -172,7 +174,7 @@ impl Column {
         }
     }
 
-    /// The value of a column of texts.
+    /// Returns the value of a text column.
     pub(crate) fn text<'a>(self, event: &Event<'a>) -> Text<'a> {
         match self {
             Column::Level => event.level,
@@ -216,7 +218,8 @@ impl Column {
                 primitive(Physical::FIXED_LEN_BYTE_ARRAY, optional, Some(LogicalType::Uuid), 16)
             }
             Kind::Text => primitive(Physical::BYTE_ARRAY, optional, Some(LogicalType::String), -1),
-            // Bytes that are proved by seals must not be formatted again.
+            // Seals prove the bytes of events, so programs must not reformat them: a string, not
+            // JSON.
             Kind::Json if self == Column::Event => {
                 primitive(Physical::BYTE_ARRAY, optional, Some(LogicalType::String), -1)
             }
@@ -247,7 +250,7 @@ fn text(name: &str) -> Result<TypePtr> {
         .map(Arc::new)
 }
 
-/// An optional list or map, with the repeated group that Parquet demands.
+/// Returns an optional list or map, with the repeated group that Parquet requires.
 fn group(
     name: &str,
     logical: LogicalType,
@@ -268,13 +271,13 @@ fn group(
         .map(Arc::new)
 }
 
-/// The schema of a file with these columns.
+/// Returns the schema of a file with these columns.
 pub(crate) fn schema(columns: &[Column]) -> Result<TypePtr> {
     let fields = columns.iter().map(|column| column.field()).collect::<Result<_>>()?;
     Type::group_type_builder("event").with_fields(fields).build().map(Arc::new)
 }
 
-/// The index of a column's first leaf in an index file: maps have two.
+/// Returns the index of a column's first leaf in an index file. A map has two leaves.
 pub(crate) fn leaf(column: Column) -> usize {
     column as usize + usize::from(column > Column::Annotations)
 }
@@ -288,7 +291,7 @@ impl Columns {
         Columns(columns.iter().fold(0, |set, column| set | 1 << *column as u32))
     }
 
-    /// The columns of both.
+    /// Returns the union of both sets.
     pub fn and(self, other: Columns) -> Columns {
         Columns(self.0 | other.0)
     }

@@ -1,4 +1,4 @@
-//! An index file that is open: what it says of its log, and where its columns are.
+//! An open index file: its description of the log, and its columns.
 
 use std::fs::File;
 use std::io;
@@ -14,10 +14,10 @@ use super::schema::{Column, schema};
 use super::write::{Description, KEY, VERSION};
 use super::{IndexError, path};
 
-/// The schema that an index file of this version has.
+/// The schema of index files of this version.
 static SCHEMA: LazyLock<Option<TypePtr>> = LazyLock::new(|| schema(&Column::INDEX).ok());
 
-/// An index file that is of the log beside it.
+/// An open index file, with its description of the log.
 #[derive(Debug)]
 pub(crate) struct Sidecar {
     file: ParquetFile,
@@ -33,19 +33,20 @@ impl Deref for Sidecar {
 }
 
 impl Sidecar {
-    /// Opens the index file of a log file.
+    /// Opens the index file of a log file, and checks that it belongs to the current state of the
+    /// log.
     pub(crate) fn open(log: &Path, log_file: &File) -> std::result::Result<Sidecar, IndexError> {
         let sidecar = Sidecar::any(log)?;
         sidecar.description.log.check(log_file)?;
         Ok(sidecar)
     }
 
-    /// What the index file of a log says of it, true or not.
+    /// Returns the description in the index file of a log, without comparing it with the log.
     pub(super) fn describe(log: &Path) -> std::result::Result<Description, IndexError> {
         Sidecar::any(log).map(|sidecar| sidecar.description)
     }
 
-    /// Opens the index file of a log file, whatever state of the log it is of.
+    /// Opens the index file of a log file, even if it belongs to another state of the log.
     fn any(log: &Path) -> std::result::Result<Sidecar, IndexError> {
         let file = match File::open(path(log)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -85,8 +86,9 @@ impl Sidecar {
         self.description.groups.len()
     }
 
-    /// The part of the log that a row group is about: from the line of its first event, or the
-    /// start, to that of the next group.
+    /// Returns the byte range of the log that a row group covers: from the line of its first event
+    /// (or from the start of the log, for the first group) to that of the next group (or to the
+    /// end).
     pub(crate) fn range(&self, group: usize) -> Range<u64> {
         let starts = &self.description.groups;
         let start = if group == 0 { 0 } else { starts[group].start };

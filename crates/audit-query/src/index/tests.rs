@@ -12,7 +12,7 @@ use crate::output::Field;
 use crate::scan::{Place, Progress, Records, Scan, Stages, Summary, Visitor};
 use crate::test_folder::{TestFolder, seekable};
 
-/// Delivers fields of each event: from an index, if that is enough for them.
+/// Delivers fields of each event: from an index if its columns are sufficient.
 struct Fields(Vec<Field>, bool);
 
 impl Visitor for Fields {
@@ -57,12 +57,12 @@ pub(super) fn run_inputs(
     (found, summary)
 }
 
-/// Numbers that look random.
+/// Returns a pseudo-random number.
 fn mixed(index: usize, salt: usize) -> usize {
     (index.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(salt * 7919) >> 13) % 1009
 }
 
-/// A request of two or three events, now and then in an odd spelling.
+/// Appends the two or three events of a request, some of them in an unusual spelling.
 pub(super) fn request(index: usize, out: &mut String) {
     let of = |all: &[&str], salt| all[mixed(index, salt) % all.len()].to_owned();
     let uuid = format!("{index:08x}-0000-4000-8000-{:012x}", mixed(index, 1));
@@ -157,7 +157,7 @@ pub(super) fn request(index: usize, out: &mut String) {
 
 fn text(range: std::ops::Range<usize>) -> Vec<u8> {
     let mut text = String::new();
-    // Some requests end long after others began, also in another file.
+    // Some requests end long after others began, possibly in another file.
     for index in range.clone() {
         request(index, &mut text);
     }
@@ -168,7 +168,7 @@ fn text(range: std::ops::Range<usize>) -> Vec<u8> {
     bytes
 }
 
-/// A log whose rotated files have indexes: plain, gzip, zstd with and without a seek table.
+/// A log with indexed rotated files: plain, gzip, and zstd with and without a seek table.
 fn folder() -> TestFolder {
     let folder = TestFolder::new();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -265,7 +265,7 @@ fn with_and_without_an_index_the_same_is_found() {
     }
 }
 
-/// Changes a byte in the middle and leaves no other trace.
+/// Changes bytes in the middle of a file, and restores its modification time.
 fn tamper(path: &Path, find: &[u8], by: &[u8]) {
     let modified = fs::metadata(path).unwrap().modified().unwrap();
     let text = fs::read(path).unwrap();
@@ -309,9 +309,9 @@ fn what_the_index_has_is_not_read_from_the_log_and_what_is_read_is_compared() {
     write(&path, &|| false).unwrap();
     let (before, _) = count(&path, &user("bob"), true);
     tamper(&path, b"\"bob\"", b"\"eve\"");
-    // The columns still have it.
+    // The columns still have the old value.
     assert_eq!(count(&path, &user("bob"), true), (before, vec![]));
-    // The event that is read does not match any more.
+    // The event that is read from the log no longer matches.
     let text = fs::read_to_string(&path).unwrap();
     let number = text.lines().position(|line| line.contains("eve")).unwrap();
     let audit_id = vec![format!("{number:08x}-0000-4000-8000-000000000000")];
@@ -321,7 +321,7 @@ fn what_the_index_has_is_not_read_from_the_log_and_what_is_read_is_compared() {
     assert!(
         matches!(verify(&path), Err(IndexError::Differs(what)) if what.starts_with("username of the"))
     );
-    // An event of another ID is not the one of the index: the log is read.
+    // An event with another ID is not the indexed event, so the log is read instead.
     let needle = FilterArgs { name: vec!["needle".to_owned()], ..FilterArgs::default() };
     let (found, _) = count(&path, &needle, false);
     let text = fs::read(&path).unwrap();
@@ -380,7 +380,7 @@ fn an_index_of_another_state_is_not_used() {
         (|log| fs::write(path(log), "").unwrap(), "the index file is not used"),
         (
             |log| {
-                // The footer is whole, the pages are not.
+                // The footer is intact, the pages are not.
                 let index = path(log);
                 let mut bytes = fs::read(&index).unwrap();
                 bytes[4..2000].fill(0xa5);

@@ -12,7 +12,8 @@ use super::sidecar::Sidecar;
 use crate::event::{Event, Lists, Text};
 use crate::output::format::push_json;
 
-/// Up to this product of numbers of values, a table is used instead of a hash table.
+/// If the product of the numbers of distinct values is at most this, a lookup table is used instead
+/// of a hash map.
 const TABLE: usize = 1 << 18;
 
 /// Columns of texts, numbers, lists, and maps.
@@ -184,7 +185,7 @@ impl Values<'_> {
         tuples
     }
 
-    /// Returns the event of a row, with the members whose columns were read.
+    /// Returns the event of a row. Only the members in the loaded columns are set.
     pub(crate) fn event(&self, row: u32) -> Event<'_> {
         let mut event = Event::default();
         let mut lists = Lists::default();

@@ -23,36 +23,36 @@ use crate::event::{self, Event, Line};
 use crate::input::Input;
 use crate::scan::{Progress, chunks, source};
 
-/// Events of a row group.
+/// Maximum number of events in a row group.
 const GROUP: usize = 1 << 16;
-/// Or so many bytes of different values.
+/// Maximum size of the distinct values in a row group, in bytes.
 const GROUP_SIZE: usize = 24 << 20;
 /// The key of the metadata in the Parquet file.
 pub(crate) const KEY: &str = "kube-audit-proxy.index";
 /// The version of the format.
 pub(crate) const VERSION: u32 = 2;
 
-/// What an index file says of its log.
+/// The description of the log in its index file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Description {
     pub(crate) version: u32,
     pub(crate) log: Identity,
-    /// Bytes of the log, decompressed.
+    /// Size of the decompressed log in bytes.
     pub(crate) text: u64,
     pub(crate) events: u64,
-    /// Lines that are not events.
+    /// Number of lines that are not events.
     pub(crate) skipped: u64,
-    /// A value has a backslash in it.
+    /// Whether a value contains a backslash.
     pub(crate) backslashes: bool,
     pub(crate) groups: Vec<Group>,
 }
 
-/// The part of the log that a row group is about.
+/// The part of the log that a row group covers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Group {
-    /// Where its first line begins.
+    /// The offset of its first line in the log.
     pub(crate) start: u64,
-    /// Lines that are not events, and the first of them.
+    /// The number of lines that are not events, and the offset of the first.
     pub(crate) skipped: u64,
     pub(crate) first_skipped: u64,
 }
@@ -64,20 +64,20 @@ pub struct Written {
     pub path: PathBuf,
     /// Its size in bytes.
     pub size: u64,
-    /// Events in it.
+    /// The number of events in it.
     pub events: u64,
-    /// Bytes of the log, decompressed.
+    /// The size of the decompressed log in bytes.
     pub text: u64,
-    /// Its SHA-256, in hexadecimal digits.
+    /// Its SHA-256 in hexadecimal.
     pub sha256: String,
 }
 
-/// Writes the index file of a closed log file, with its owner and mode, in one step. `stop` is
-/// asked now and then.
+/// Atomically writes the index file of a closed log file, with the owner and mode of the log. Calls
+/// `stop` regularly and cancels if it returns `true`.
 ///
 /// # Errors
-/// The log cannot be read or is not one event a line; the index file cannot be written. Then there
-/// is none, or the one that was there.
+/// Returns an error if the log cannot be read or does not have one event per line, or if the index
+/// file cannot be written. An existing index file is then left unchanged.
 pub fn write(log: &Path, stop: &dyn Fn() -> bool) -> Result<Written, IndexError> {
     let path = super::path(log);
     let mut temporary = path.clone().into_os_string();
@@ -101,7 +101,7 @@ fn write_to(
     let metadata = file.metadata()?;
     let to =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(temporary)?;
-    // A log that others may read has an index that they may read, and no other.
+    // The index gets the owner and mode of the log, so that the same users may read it.
     let own = to.metadata()?;
     if (own.uid(), own.gid()) != (metadata.uid(), metadata.gid()) {
         let _ = fchown(&to, Some(metadata.uid()), Some(metadata.gid()));
@@ -111,7 +111,7 @@ fn write_to(
     to.set_permissions(permissions)?;
 
     let (hashed, description) = build(log, file, identity, BufWriter::new(to), stop)?;
-    // What was written to meanwhile is not closed.
+    // A log that was modified during indexing is not closed.
     description.log.check(&File::open(log)?)?;
     let to = hashed.out.into_inner().map_err(|error| error.into_error())?;
     to.sync_all()?;
@@ -125,22 +125,23 @@ fn write_to(
     })
 }
 
-/// The SHA-256, in hexadecimal digits, that the index file of a log has if this program wrote it
-/// from the log as it is now. The state of the log (size, times) is taken from the index file that
-/// is there.
+/// Returns the SHA-256, in hexadecimal, that the index file of a log would have if this program
+/// wrote it from the current log. The state of the log (size, times) is taken from the existing
+/// index file.
 ///
-/// An index file with another digest tells something that the log does not, or was written by
-/// another version of the program.
+/// If the digest of the existing index file differs, the file does not match the log, or another
+/// version of the program wrote it.
 ///
 /// # Errors
-/// The log or its index file cannot be read, or the log is not one event a line.
+/// Returns an error if the log or its index file cannot be read, or if the log does not have one
+/// event per line.
 pub fn expected_digest(log: &Path) -> Result<String, IndexError> {
     let identity = Sidecar::describe(log)?.log;
     let (hashed, _) = build(log, File::open(log)?, identity, io::sink(), &|| false)?;
     Ok(hex(hashed.context.finish().as_ref()))
 }
 
-/// Writes the rows of a log, and what the index file says of it.
+/// Writes the rows of a log, and the description of the log.
 fn build<W: Write + Send>(
     log: &Path,
     file: File,
@@ -188,7 +189,7 @@ fn build<W: Write + Send>(
     result?;
     description.backslashes = table.finish_rows()?;
     if let Some(last) = description.groups.last_mut() {
-        // What came after the last event.
+        // Lines after the last event.
         if last.skipped == 0 {
             last.first_skipped = table.before.first_skipped;
         }
@@ -205,13 +206,13 @@ fn add<W: Write + Send>(
     line: &[u8],
     offset: u64,
 ) -> Result<(), IndexError> {
-    // Row groups end with a line.
+    // A row group ends at the end of a line.
     table.make_room()?;
     let is_first = table.is_empty();
     let mut faulty = false;
     match event::parse(line) {
         Line::Event(event) => {
-            // White space may stand before it.
+            // White space may precede the event.
             let start = event.raw.as_ptr().addr() - line.as_ptr().addr();
             table.push(&event, offset + start as u64);
             description.events += 1;
@@ -236,7 +237,7 @@ fn add<W: Write + Send>(
         Line::Other => faulty = !line.trim_ascii().is_empty(),
     }
     if is_first && !table.is_empty() {
-        // What comes before the first event belongs to it.
+        // Invalid lines before the first event belong to its row group.
         let group = std::mem::take(&mut table.before);
         description.groups.push(Group { start: offset, ..group });
     }
@@ -254,7 +255,7 @@ fn add<W: Write + Send>(
     Ok(())
 }
 
-/// A Parquet file of events.
+/// Writes a Parquet file of events.
 pub(crate) struct Table<W: Write + Send> {
     pub(crate) writer: SerializedFileWriter<W>,
     rows: Rows,
@@ -269,7 +270,7 @@ impl<W: Write + Send> Table<W> {
         Ok(Table { writer, rows: Rows::new(columns), before: Group::default() })
     }
 
-    /// Whether no rows wait.
+    /// Returns whether no rows are waiting.
     pub(crate) fn is_empty(&self) -> bool {
         self.rows.len() == 0
     }
@@ -278,7 +279,7 @@ impl<W: Write + Send> Table<W> {
         self.rows.push(event, offset);
     }
 
-    /// Appends a line that is not an event, as it is.
+    /// Appends a line that is not an event, unchanged.
     pub(crate) fn push_other(&mut self, line: &[u8]) {
         let mut event = Event::default();
         event.raw = line;
@@ -286,7 +287,7 @@ impl<W: Write + Send> Table<W> {
         self.rows.mark_inexact();
     }
 
-    /// Writes the rows if they are many.
+    /// Writes the waiting rows if a row group is full.
     pub(crate) fn make_room(&mut self) -> Result<(), IndexError> {
         if self.rows.len() >= GROUP
             || self.rows.len().is_multiple_of(256) && self.rows.size() >= GROUP_SIZE
@@ -296,7 +297,7 @@ impl<W: Write + Send> Table<W> {
         Ok(())
     }
 
-    /// Writes the rest of the rows. Returns whether a value has a backslash in it.
+    /// Writes the remaining rows. Returns whether a value contains a backslash.
     pub(crate) fn finish_rows(&mut self) -> Result<bool, IndexError> {
         self.rows.flush(&mut self.writer)?;
         Ok(self.rows.backslashes)
@@ -331,7 +332,7 @@ fn properties(columns: &[Column]) -> WriterProperties {
         }
     }
     if columns.contains(&Column::Event) {
-        // What a filter lets pass is read from object storage.
+        // Each false positive of a filter costs a read from object storage.
         for column in [Column::AnyAuditId, Column::Name] {
             properties = properties
                 .set_column_bloom_filter_enabled(path(column), true)
@@ -340,14 +341,16 @@ fn properties(columns: &[Column]) -> WriterProperties {
         }
     }
     if columns.contains(&Column::Offset) {
-        // Audit IDs are quickly compared, so that a smaller filter with more errors is enough.
+        // Audit IDs are cheap to compare, so a smaller filter with more false positives is
+        // sufficient.
         for (column, rate) in [(Column::AuditId, 0.35), (Column::Name, 0.05)] {
             properties = properties
                 .set_column_bloom_filter_enabled(path(column), true)
                 .set_column_bloom_filter_fpp(path(column), rate)
                 .set_column_bloom_filter_max_ndv(path(column), GROUP as u64);
         }
-        // The columns with the most text; further levels cost more than they save.
+        // The columns with the most text. Compressing further columns more strongly costs more time
+        // than it saves space.
         let addresses = ["source_ips", "list", "element"].map(str::to_owned).to_vec();
         for column in [path(Column::Uri), ColumnPath::new(addresses)] {
             properties = properties.set_column_compression(column, level(6));
@@ -356,7 +359,7 @@ fn properties(columns: &[Column]) -> WriterProperties {
     properties.build()
 }
 
-/// Counts and hashes what is written.
+/// Counts and hashes the bytes that are written.
 struct Hashed<W> {
     out: W,
     context: Context,

@@ -1,11 +1,11 @@
-//! What a log does not have and should have: what is proved, and what is only unusual.
+//! Finds what is missing in a log: gaps that the seals prove, and periods that are only unusual.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::render::time;
-use super::timeline::Hole;
+use super::timeline::QuietPeriod;
 use crate::input::log_of;
 use crate::input::names::{LogName, Stamp};
 use crate::objects::is_url;
@@ -13,17 +13,17 @@ use crate::output::format::printable;
 use crate::proof::{Outline, Seals};
 use crate::scan::Summary as Scanned;
 
-/// Holes that are listed.
+/// Maximum number of quiet periods to list.
 const HOLES: usize = 20;
 
-/// How much a gap means.
+/// The significance of a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Weight {
-    /// The seals show that something is missing, changed, or inserted.
+    /// The seals prove that events are missing, modified, or inserted.
     Proved,
-    /// There may be another reason.
+    /// Unusual, but there may be a harmless reason.
     Unusual,
-    /// Worth knowing.
+    /// For information.
     Note,
 }
 
@@ -48,11 +48,11 @@ pub(crate) struct Gap {
 #[derive(Debug, Default)]
 pub(crate) struct Gaps {
     pub(crate) list: Vec<Gap>,
-    /// Lines that are not audit events.
+    /// Number of lines that are not audit events.
     pub(crate) skipped: u64,
-    /// Files that end in the middle of a line.
+    /// Number of files that end in the middle of a line.
     pub(crate) torn: u64,
-    /// What the seals say, by log.
+    /// The result of checking the seals, by log.
     pub(crate) sealed: Vec<(PathBuf, Outline)>,
 }
 
@@ -62,11 +62,12 @@ impl Gaps {
         self.list.push(Gap { weight, what });
     }
 
-    /// Looks for gaps. `holes`: `None` if only some events were chosen.
+    /// Collects the gaps. `holes` are the quiet periods, or `None` if a filter selected only some
+    /// events.
     pub(crate) fn find(
         files: &[PathBuf],
         scanned: &Scanned,
-        holes: Option<Vec<Hole>>,
+        holes: Option<Vec<QuietPeriod>>,
         unfinished: u64,
         seals: &dyn Seals,
     ) -> Gaps {
@@ -135,7 +136,7 @@ impl Gaps {
         }
     }
 
-    /// Files of logrotate that are missing among others.
+    /// Adds a gap for each missing number in a series of files rotated by logrotate.
     fn numbers(&mut self, files: &[PathBuf]) {
         let mut logs: BTreeMap<PathBuf, Vec<u32>> = BTreeMap::new();
         for file in files {
@@ -146,7 +147,7 @@ impl Gaps {
         }
         for (log, numbers) in logs {
             let last = numbers.iter().copied().max().unwrap_or_default();
-            // logrotate counts from 1, or from 0 if told so.
+            // logrotate counts from 1, or from 0 if so configured.
             for number in (1..last).filter(|number| !numbers.contains(number)) {
                 self.push(
                     Weight::Unusual,
@@ -189,7 +190,7 @@ impl Gaps {
         }
     }
 
-    fn holes(&mut self, holes: &[Hole]) {
+    fn holes(&mut self, holes: &[QuietPeriod]) {
         for hole in holes.iter().take(HOLES) {
             self.push(
                 Weight::Unusual,
@@ -214,7 +215,7 @@ fn is_live(path: &Path) -> bool {
     name.stamp == Stamp::Live && !name.compressed
 }
 
-/// `2 d 3 h`, `4 min 10 s`.
+/// Formats a duration, such as `2 d 3 h` or `4 min 10 s`.
 pub(crate) fn duration(micros: i64) -> String {
     let seconds = micros / 1_000_000;
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
@@ -265,7 +266,7 @@ mod tests {
         };
         let files = ["/l/audit.log", "/l/other.log.4", "/l/other.log.2.gz", "/l/other.log.1"];
         let files = files.map(PathBuf::from);
-        let hole = Hole { from: 0, to: 130_000_000, expected: 77 };
+        let hole = QuietPeriod { from: 0, to: 130_000_000, expected: 77 };
         let gaps = Gaps::find(&files, &scanned, Some(vec![hole]), 2, &Sealed);
         assert_eq!((gaps.skipped, gaps.torn), (4, 2));
         let found: Vec<_> =

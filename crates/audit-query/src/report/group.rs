@@ -12,27 +12,27 @@ use crate::output::Field;
 use crate::report::kinds::EventFilter;
 use crate::scan::{Counting, Numbers, Place, Records, Times, Visitor};
 
-/// Memory for the groups of all threads in bytes, and again for their sum. Events of further groups
-/// are counted together.
+/// Maximum memory for the groups of all threads in bytes, and again for their sum. Events of
+/// further groups are counted together.
 const LARGEST: usize = 12 << 20;
-/// Memory of a group in addition to its key.
+/// Memory of a group in addition to its key, in bytes.
 const OVERHEAD: usize = 96;
 
-/// Longer values are replaced by their start and digest, so that a few of them do not use up the
-/// memory for groups.
+/// Maximum length of a value in bytes. A longer one is replaced by its start and its digest, so
+/// that a few long values do not use up the memory for groups.
 const LONGEST_VALUE: usize = 1024;
-/// The length of that start.
+/// The length of that start in bytes.
 const START: usize = 256;
 
 /// The measures of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Measures {
     pub(crate) count: u64,
-    /// Events with a code of 400 or higher.
+    /// Number of events with a status code of 400 or higher.
     pub(crate) failed: u64,
-    /// Bytes of the events in the log, with their newlines.
+    /// Size of the events in the log in bytes, with their newlines.
     pub(crate) bytes: u64,
-    /// Time of the first and the last event in microseconds since 1970.
+    /// The times of the first and the last event in microseconds since 1970.
     pub(crate) first: i64,
     pub(crate) last: i64,
 }
@@ -59,11 +59,11 @@ pub(crate) struct GroupBy {
     fields: std::sync::Arc<[Field]>,
     keep: EventFilter,
     measured: Measured,
-    /// The numbers of groups, by their keys.
+    /// The group numbers by key.
     table: HashTable<u32>,
     hasher: DefaultHashBuilder,
     groups: Vec<Group>,
-    /// The keys of all groups in one buffer: they are looked up for each event, and must stay in
+    /// The keys of all groups in one buffer. They are looked up for each event, and must stay in
     /// the CPU cache.
     keys: Vec<u8>,
     size: usize,
@@ -80,21 +80,21 @@ struct Group {
     measures: Measures,
 }
 
-/// Which measures are needed in addition to the number of events.
+/// The measures that are needed in addition to the number of events.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Measured {
-    /// First and last times.
+    /// The times of the first and the last event.
     pub(crate) times: bool,
-    /// Events that failed.
+    /// The number of failed events.
     pub(crate) failed: bool,
-    /// Bytes in the log.
+    /// The size in the log.
     pub(crate) bytes: bool,
 }
 
-/// The number of the group for all groups beyond the limit.
+/// The number that stands for all groups beyond the limit.
 const OTHER: u32 = u32::MAX >> 2;
 
-/// A group: its values (`None` if its events have none), and its measures.
+/// The values of a group (`None` if its events do not have the field), and its measures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) values: Vec<Option<String>>,
@@ -130,8 +130,7 @@ impl GroupBy {
         }
     }
 
-    /// Returns the number of the group with this key, or [`OTHER`] if the limit of groups is
-    /// reached.
+    /// Returns the number of the group with this key, or [`OTHER`] if the memory limit is reached.
     #[inline]
     fn group(&mut self, key: &[u8]) -> u32 {
         let (groups, keys, hasher) = (&self.groups, &self.keys, &self.hasher);
@@ -186,7 +185,8 @@ impl GroupBy {
             let start = key.len();
             key.extend_from_slice(&[0; 4]);
             let length = match field.push(event, place, key) {
-                // One more than the length, because a missing value differs from an empty one.
+                // The length plus one, because a missing value, encoded as 0, differs from an empty
+                // one.
                 true => {
                     if key.len() - start - 4 > LONGEST_VALUE {
                         shorten(key, start + 4);
@@ -297,7 +297,7 @@ fn shorten(key: &mut Vec<u8>, from: usize) {
     let value = &key[from..];
     let digest = hex(digest(&SHA256, value).as_ref());
     let rest = format!("\u{2026} ({} bytes, SHA-256 {digest})", value.len());
-    // Cut between two characters.
+    // The start must end between two characters.
     let is_inner = |at: &usize| key[*at] & 0xc0 == 0x80;
     let end = (from..=from + START).rev().find(|at| !is_inner(at)).unwrap_or(from);
     key.truncate(end);
@@ -327,16 +327,16 @@ pub(crate) fn threads(wanted: usize) -> usize {
 /// The order of groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sort {
-    /// The most events first.
+    /// By number of events, descending.
     Count,
-    /// The most bytes first.
+    /// By size, descending.
     Bytes,
-    /// The first event first.
+    /// By the time of the first event, ascending.
     First,
 }
 
 impl Groups {
-    /// Sorts the groups; equal ones by their values.
+    /// Sorts the groups. Equal groups are sorted by their values.
     pub(crate) fn sort(&mut self, sort: Sort) {
         self.rows.sort_by(|a, b| {
             let order = match sort {

@@ -8,20 +8,20 @@ use crate::index::Columns;
 use crate::output::Field;
 use crate::scan::{Counting, Numbers, Place, Records, Times, Visitor};
 
-/// Number of distinct durations of all groups in all threads; beyond that, durations are rounded
-/// down to ten binary digits (0.1 %).
+/// Maximum number of distinct durations of all groups in all threads. Beyond that, durations are
+/// rounded down to ten binary digits (0.1 %).
 const EXACT: usize = 900_000;
 const DIGITS: u32 = 10;
-/// Shorter durations, in microseconds, are counted in a table of 128 KiB.
+/// Durations below this, in microseconds, may be counted in a table of 128 KiB.
 const TABLE: usize = 1 << 15;
-/// A group with more distinct durations gets a table, unless there are too many tables.
+/// A group with more distinct durations than this gets a table, unless there are too many tables.
 const MANY: usize = 1024;
 const TABLES: usize = 32;
-/// Number of durations that are added to the tables together, which uses the CPU cache better than
-/// adding one per line.
+/// Number of durations that are added to the counts together. Batches use the CPU cache better than
+/// single additions.
 const BATCH: usize = 512;
 
-/// Durations by a field, counted by one thread.
+/// Durations grouped by a field, counted by one thread.
 #[derive(Debug)]
 pub(crate) struct Latencies {
     by: Field,
@@ -34,21 +34,21 @@ pub(crate) struct Latencies {
     rounded: bool,
     key: Vec<u8>,
     stopwatch: Stopwatch,
-    /// Groups and durations that are not added yet; fewer than [`BATCH`].
+    /// Groups and durations that have not been added yet; fewer than [`BATCH`].
     batch: Vec<(u32, u64)>,
 }
 
 /// How often each duration occurs.
 #[derive(Debug, Default)]
 struct Durations {
-    /// Short durations; empty or [`TABLE`] long.
+    /// Counts of short durations; empty or of length [`TABLE`].
     table: Vec<u32>,
-    /// The others.
+    /// Counts of the other durations.
     map: HashMap<u64, u64>,
 }
 
 impl Durations {
-    /// Returns whether the duration is a new one.
+    /// Adds a duration. Returns whether it is the first of this length.
     #[inline]
     fn add(&mut self, micros: u64, count: u64) -> bool {
         if let Some(known) = self.table.get_mut(usize::try_from(micros).unwrap_or(usize::MAX))
@@ -80,7 +80,7 @@ impl Durations {
     }
 }
 
-/// One group, in microseconds.
+/// The durations of one group, in microseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LatencyRow {
     pub(crate) value: String,
@@ -137,7 +137,7 @@ impl Latencies {
         }
     }
 
-    /// Adds a duration, possibly later.
+    /// Adds a duration to the batch, and the batch to the counts when it is full.
     #[inline]
     fn note(&mut self, group: u32, micros: u64) {
         self.batch.push((group, micros));

@@ -11,7 +11,7 @@ use super::group::{GroupBy, Groups, Measures};
 use super::html::{Bar, Page, Tile, bytes, grouped, short_time};
 use super::kinds::is_write_verb;
 use super::render::{Cell, time};
-use super::timeline::{Hole, Timeline};
+use super::timeline::{QuietPeriod, Timeline};
 use crate::event::Event;
 use crate::index::{Column, Columns};
 use crate::output::format::printable;
@@ -88,7 +88,7 @@ impl Visitor for Overview {
 pub(crate) struct Summary {
     whole: Measures,
     timeline: Timeline,
-    holes: Vec<Hole>,
+    holes: Vec<QuietPeriod>,
     gaps: Gaps,
     files: usize,
     users: BTreeMap<String, u64>,
@@ -102,7 +102,7 @@ impl Summary {
     pub(crate) fn new(
         groups: &Groups,
         timeline: Timeline,
-        holes: Vec<Hole>,
+        holes: Vec<QuietPeriod>,
         gaps: Gaps,
         files: usize,
     ) -> Summary {

@@ -1,4 +1,4 @@
-//! Events over time: for a chart, and to find periods without events.
+//! Counts events over time, for charts and to find quiet periods.
 
 use hashbrown::HashMap;
 
@@ -6,16 +6,16 @@ use hashbrown::HashMap;
 const BUCKETS: usize = 1 << 15;
 /// Initial width of a bucket: one second in microseconds.
 const NARROWEST: i64 = 1_000_000;
-/// Buckets on each side of a hole that determine what is usual there.
+/// Number of buckets on each side of a quiet period from which the usual rate is determined.
 const AROUND: usize = 32;
-/// Minimum number of events that are expected in a hole.
+/// Minimum number of events that are expected in a quiet period.
 const EXPECTED: f64 = 30.0;
-/// Minimum ratio of a hole to nearly all other pauses.
+/// Minimum ratio of a quiet period to nearly all other pauses.
 const LONGER: i64 = 10;
-/// Minimum number of buckets that determine what is usual.
+/// Minimum number of buckets that determine the usual rate.
 const ENOUGH: usize = 20;
 
-/// Events of one bucket.
+/// The events of one bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bucket {
     pub(crate) events: u64,
@@ -35,12 +35,12 @@ impl Bucket {
     }
 }
 
-/// Events over time.
+/// Counts of events over time.
 #[derive(Debug)]
 pub(crate) struct Timeline {
     width: i64,
     buckets: HashMap<i64, Bucket>,
-    /// The bucket of the last event, which is not added to the others yet.
+    /// The bucket of the last event, which has not been added to the others yet.
     current: (i64, Bucket),
 }
 
@@ -52,11 +52,11 @@ impl Default for Timeline {
 
 /// A period without events that is unusual in this log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Hole {
+pub(crate) struct QuietPeriod {
     /// The times of the events before and after it, in microseconds since 1970.
     pub(crate) from: i64,
     pub(crate) to: i64,
-    /// The number of events in a period of the same length around it.
+    /// The number of events that a period of the same length around it has.
     pub(crate) expected: u64,
 }
 
@@ -116,8 +116,8 @@ impl Timeline {
         all
     }
 
-    /// Returns at most `most` bars of equal width: the start of the first one, their width
-    /// (microseconds), and the events and failures of each.
+    /// Returns at most `most` bars of equal width: the start of the first bar and the width of a
+    /// bar in microseconds, and the numbers of events and failures of each bar.
     pub(crate) fn bars(&self, most: usize) -> (i64, i64, Vec<(u64, u64)>) {
         let all = self.sorted();
         let (Some(first), Some(last)) = (all.first(), all.last()) else {
@@ -138,9 +138,9 @@ impl Timeline {
         (start * width, width, bars)
     }
 
-    /// Returns periods without events that are long in comparison with other pauses and with the
-    /// rate of events around them, longest first.
-    pub(crate) fn holes(&self) -> Vec<Hole> {
+    /// Returns quiet periods, that is, periods without events that are long compared with other
+    /// pauses and with the rate of events around them. The longest is first.
+    pub(crate) fn holes(&self) -> Vec<QuietPeriod> {
         let all = self.sorted();
         if all.len() < ENOUGH {
             return Vec::new();
@@ -159,8 +159,8 @@ impl Timeline {
                 &all[index.saturating_sub(AROUND - 1)..=index],
                 &all[index + 1..(index + 1 + AROUND).min(all.len())],
             ];
-            // Both sides are considered, because there may be a burst after a restart of the API
-            // server.
+            // Considers each side on its own, because a restart of the API server may cause a burst
+            // of events.
             let rates = around.map(|side| {
                 let events: u64 = side.iter().map(|bucket| bucket.events).sum();
                 let time = side[side.len() - 1].last - side[0].first + self.width;
@@ -169,7 +169,7 @@ impl Timeline {
             let expected = rates[0].min(rates[1]) * length as f64;
             if expected >= EXPECTED {
                 let (from, to) = (all[index].last, all[index + 1].first);
-                holes.push(Hole { from, to, expected: expected as u64 });
+                holes.push(QuietPeriod { from, to, expected: expected as u64 });
             }
         }
         holes.sort_by_key(|hole| std::cmp::Reverse(hole.to - hole.from));
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_log_that_is_often_quiet_has_no_holes() {
-        // Ten events at a time, every two minutes; one of these bursts is missing.
+        // A burst of ten events every two minutes; one burst is missing.
         let bursts = (0..200).filter(|burst| *burst != 77);
         let times = bursts.flat_map(|burst| (0..10).map(move |one| (burst * 120 + one) * SECOND));
         assert!(of(times).holes().is_empty());

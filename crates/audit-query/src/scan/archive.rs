@@ -1,44 +1,46 @@
-//! Goes through the events of a Parquet file that has them whole, row group by row group.
+//! Scans a Parquet file that stores complete events, one row group at a time.
 //!
-//! Statistics, Bloom filters, and dictionaries tell which row groups may have a match, the columns
-//! of the filter tell which rows do, and only these are read from the column with the events.
-//! Reports that need no more than columns read no event.
+//! Statistics, Bloom filters, and dictionaries rule out row groups without a match. The filter's
+//! columns select rows within a group, and the event column is read for those rows only. Reports
+//! that need columns only read no event.
 
 use std::io;
 use std::ops::ControlFlow;
 
-use super::indexed::{is_left_out, stage_columns};
+use super::indexed::{is_ruled_out, stage_columns};
 use super::piece::{self, Found, Rules};
 use super::source::Source;
 use super::{Stages, Visitor};
 use crate::index::{Archive, Columns, Events, io_error};
 
-/// An event's offset is its row times this, so that the events of a list in one row have different
-/// ones in their order.
+/// The offset of an event is its row number times this factor, so that the events of a list stored
+/// in one row get distinct, ascending offsets.
 pub(super) const ROW: u64 = 1 << 28;
-/// Bytes of events that are found at once in reverse order.
+/// Bytes of events that are processed per step in reverse order.
 const SLICE: usize = 4 << 20;
 
-/// What is to be done for a row, in the order of rows.
+/// How to process a row. Steps are in row order.
 enum Step {
-    /// Read the event, and decide by it.
+    /// Read the event and evaluate the filter on it.
     Read(usize),
-    /// A request ended, which does not match.
+    /// Record that a request ended: the key of the request and when it was received. The event does
+    /// not match the filter.
     Ended(u64, i64),
 }
 
-/// A row group.
+/// A row group of an archive.
 pub(super) struct Group<'a> {
     pub(super) rules: &'a Rules<'a>,
     pub(super) source: &'a Source,
-    /// Number of the input.
+    /// Index of the input in the scan.
     pub(super) number: usize,
     pub(super) archive: &'a Archive,
     pub(super) group: usize,
 }
 
 impl Group<'_> {
-    /// Adds to `found`, and calls `each` now and then.
+    /// Adds the results to `found` and calls `each` between rows, so that results can be handed
+    /// over before the end of the row group.
     pub(super) fn each<V: Visitor>(
         &self,
         visitor: &mut V,
@@ -74,7 +76,7 @@ impl Group<'_> {
             return Ok(());
         }
         archive.file.read_ahead(group, columns)?;
-        if is_left_out(rules, &archive.file, self.number, group, start * ROW) {
+        if is_ruled_out(rules, &archive.file, self.number, group, start * ROW) {
             return Ok(());
         }
         match by_columns {
@@ -83,7 +85,7 @@ impl Group<'_> {
         }
     }
 
-    /// Visits the rows themselves.
+    /// Visits rows by their columns. Reads an event only if its row is not exact.
     fn count<V: Visitor>(
         &self,
         columns: Columns,
@@ -127,7 +129,7 @@ impl Group<'_> {
         })
     }
 
-    /// What is to be done for each row.
+    /// Evaluates the filter on the columns and returns the steps of the row group.
     fn steps(&self, columns: Columns) -> parquet::errors::Result<Vec<Step>> {
         let Group { rules, archive, group, .. } = *self;
         let mut batch = archive.file.batch(group, columns)?;
@@ -151,8 +153,8 @@ impl Group<'_> {
         }
     }
 
-    /// Reads events; in reverse order slice by slice, since what is found in one is handed over at
-    /// once.
+    /// Executes steps. In reverse order, processes them in slices of about [`SLICE`] bytes and
+    /// hands over the results of each slice.
     fn read<V: Visitor>(
         &self,
         steps: &[Step],
@@ -193,7 +195,7 @@ impl Group<'_> {
     }
 }
 
-/// Whether the ends of requests that do not match have to be known.
+/// Returns whether the scan must know the last event of requests even if that event does not match.
 fn is_last(rules: &Rules<'_>) -> bool {
     *rules.stages == Stages::Last && rules.depends_on_stage
 }

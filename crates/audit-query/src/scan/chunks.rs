@@ -1,4 +1,4 @@
-//! Reads inputs in pieces of complete lines.
+//! Reads inputs in chunks of complete lines.
 
 use std::io::{self, ErrorKind, Read};
 use std::ops::{ControlFlow, Range};
@@ -7,19 +7,19 @@ use memchr::{memchr, memrchr};
 
 use crate::event::json;
 
-/// Number of bytes per read; fits into the second-level cache.
+/// Bytes per read. Fits into the L2 cache.
 const BLOCK: usize = 256 << 10;
-/// Number of bytes to read beyond a segment, for the end of its last line.
+/// Bytes read beyond the end of a segment to complete its last line.
 const BEYOND: usize = 16 << 10;
-/// The maximum length of a line. It is longer than any event: kube-apiserver accepts requests of 3
-/// MiB.
+/// Maximum length of a line. Far longer than any event: kube-apiserver accepts request bodies of up
+/// to 3 MiB.
 const MAX_LINE: usize = 256 << 20;
 
-/// A buffer that one thread uses for all of its pieces.
+/// A read buffer that one thread reuses for all of its pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
-    /// The number of valid bytes.
+    /// Number of valid bytes in `bytes`.
     length: usize,
 }
 
@@ -29,7 +29,7 @@ impl Buffer {
         self.fit();
     }
 
-    /// Makes room for another read; frees memory that one long line needed.
+    /// Makes room for another read. Frees the memory that a long line needed.
     fn fit(&mut self) {
         if self.bytes.len() > 16 * BLOCK && self.length < BLOCK {
             self.bytes = self.bytes[..self.length].to_vec();
@@ -48,7 +48,7 @@ impl Buffer {
         &self.bytes[..self.length]
     }
 
-    /// Reads once, at most `limit` bytes. Returns whether there were any.
+    /// Reads once, at most `limit` bytes. Returns `false` at the end of the input.
     fn read(
         &mut self,
         limit: usize,
@@ -73,9 +73,9 @@ impl Buffer {
     }
 }
 
-/// Calls `each` with the lines of a text that begin within `range`, many at a time, and the offset
-/// of the first one. The last line of the text may lack its newline. `is_start`: a line begins at
-/// the start of the range.
+/// Calls `each` with blocks of complete lines that begin within `range`, and the offset of each
+/// block. The last line of the text may lack its newline. `is_start` states that a line is known to
+/// begin at `range.start`.
 pub(super) fn of_range(
     mut read_at: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
     range: Range<u64>,
@@ -84,16 +84,16 @@ pub(super) fn of_range(
     mut each: impl FnMut(&[u8], u64) -> ControlFlow<()>,
 ) -> io::Result<()> {
     buffer.reset();
-    // A line begins after a newline, which may be the byte before.
+    // If the byte before the range is a newline, a line begins at the start of the range.
     let mut in_line = range.start > 0 && !is_start;
     let mut base = range.start - u64::from(in_line);
     let mut ended = false;
     while !ended {
         let wanted = (range.end - base) as usize + BEYOND;
-        // Doubled for each read within a long line.
+        // Doubles with each read within a long line.
         let limit = wanted.saturating_sub(buffer.length).max(buffer.length).max(BEYOND);
         let offset = base + buffer.length as u64;
-        // Data that was read before contains no newline.
+        // The data already in the buffer contains no newline.
         let mut fresh = buffer.length;
         ended = !retry(|| buffer.read(limit, |free| read_at(free, offset)))?;
         if in_line {
@@ -116,7 +116,7 @@ pub(super) fn of_range(
                 continue;
             }
         }
-        // The last line ends with the first newline from here.
+        // The last line of the range ends at the first newline from here on.
         let last = fresh.max((range.end - 1 - base) as usize);
         let valid = buffer.valid();
         let end = match valid.get(last..).and_then(|rest| memchr(b'\n', rest)) {
@@ -137,7 +137,7 @@ pub(super) fn of_range(
     Ok(())
 }
 
-/// Calls `each` with the lines of a stream, many at a time, and the offset of the first one.
+/// Calls `each` with blocks of complete lines of a stream, and the offset of each block.
 pub(crate) fn of_stream(
     mut stream: impl Read,
     buffer: &mut Buffer,
@@ -148,7 +148,8 @@ pub(crate) fn of_stream(
     loop {
         let fresh = buffer.length;
         let more = retry(|| buffer.read(BLOCK, |free| stream.read(free)));
-        // Lines before an error, such as the end of a truncated compressed file, count.
+        // Complete lines before an error, such as the end of a truncated compressed file, still
+        // count.
         let ended = !matches!(more, Ok(true));
         let valid = buffer.valid();
         let end = match ended {
@@ -167,8 +168,8 @@ pub(crate) fn of_stream(
     }
 }
 
-/// Calls `each` with each JSON value of a stream in which values may span lines, and with its
-/// offset. Invalid text between values is passed on up to the end of its line.
+/// Calls `each` with each JSON value of a stream, and its offset. Values may span lines. Invalid
+/// text between values is passed to `each` up to the end of its line.
 pub(super) fn of_document(
     mut stream: impl Read,
     buffer: &mut Buffer,
@@ -196,7 +197,7 @@ pub(super) fn of_document(
             None if ended => return Ok(()),
             None => {
                 buffer.check(base)?;
-                // Doubled each time, because the value is parsed from its start again.
+                // Doubles each time, because the value is parsed from its start again.
                 let wanted = (buffer.length * 2).max(BLOCK);
                 while !ended && buffer.length < wanted {
                     ended = !retry(|| buffer.read(BLOCK, |free| stream.read(free)))?;

@@ -1,4 +1,5 @@
-//! Counts the rows of a row group by their values, for visitors that need no more.
+//! Counts the rows of a row group by their column values, for visitors that do not need single
+//! events.
 
 use std::io;
 
@@ -14,7 +15,7 @@ use crate::index::{self, Column, Columns, Tuples, Uuids, Values};
 
 const HOUR: i64 = 3_600_000_000;
 
-/// Goes through a row group. Returns `None`, and has counted nothing, if its rows have to be
+/// Processes a row group. Returns `None`, without having counted anything, if its rows must be
 /// visited one by one.
 pub(super) fn group<V: Visitor>(
     place: &Group<'_>,
@@ -42,7 +43,7 @@ pub(super) fn group<V: Visitor>(
         return Ok(None);
     }
     let numbers = NumberColumns::read(place, columns, counting)?;
-    let special = Special::prepare(place, &selection)?;
+    let visited = VisitedRows::prepare(place, &selection)?;
     note_ends(place, found);
     let rows = &selection.rows;
     let tuples = match counting.times {
@@ -68,25 +69,26 @@ pub(super) fn group<V: Visitor>(
             visitor.count(class, numbers.get(*row));
         }
     }
-    if let Some(special) = special {
-        special.visit(place, &values, visitor, found).map_err(Problem::Log)?;
+    if let Some(visited) = visited {
+        visited.visit(place, &values, visitor, found).map_err(Problem::Log)?;
     }
     Ok(Some(Outcome::Done))
 }
 
-/// Which requests ended in the group is looked up later, and only if one of them began before it.
+/// Defers collecting the ends of requests of the group. They are looked up only if a request that
+/// began before the group has no end yet.
 fn note_ends(place: &Group<'_>, found: &Found) {
     if *place.rules.stages == Stages::Last {
         let start = place.index.range(place.group).start;
-        place.rules.leave_out(found.source, place.index, place.group, start);
+        place.rules.defer_ends(found.source, place.index, place.group, start);
     }
 }
 
-/// Rows that are not only counted: those after which others are expected, and those that are read
-/// from the log. All of it is read before anything is counted, because after a failure the whole
-/// group is read from the log.
-struct Special {
-    /// With whether the row has all that there is to know.
+/// Rows that cannot be counted by their values alone: events that a later event of the same request
+/// may supersede, and inexact rows, which are read from the log. All reads that can fail happen
+/// before anything is counted, because after a failure the whole group is read from the log.
+struct VisitedRows {
+    /// The row numbers, and whether the row is exact, that is, represents the event completely.
     rows: Vec<(u32, bool)>,
     lengths: Vec<u32>,
     offsets: Vec<u64>,
@@ -95,8 +97,8 @@ struct Special {
     received: index::Times,
 }
 
-impl Special {
-    fn prepare(place: &Group<'_>, selection: &Selection) -> Result<Option<Special>, Problem> {
+impl VisitedRows {
+    fn prepare(place: &Group<'_>, selection: &Selection) -> Result<Option<VisitedRows>, Problem> {
         let Group { source, index, group, .. } = *place;
         let mut rows: Vec<(u32, bool)> =
             selection.unfinished.iter().map(|row| (*row, true)).collect();
@@ -118,7 +120,7 @@ impl Special {
             log.read(offset, u64::from(length)).map_err(Problem::Log)?;
             log.event().ok_or(Problem::Differs(offset))?;
         }
-        Ok(Some(Special { rows, lengths, offsets, uuids, reached, received }))
+        Ok(Some(VisitedRows { rows, lengths, offsets, uuids, reached, received }))
     }
 
     fn visit<V: Visitor>(
@@ -163,7 +165,7 @@ fn canonical(micros: Option<i64>) -> Vec<u8> {
     text
 }
 
-/// An event with its times; those that are empty it does not have.
+/// Returns the event with these times. An empty text leaves the time unset.
 fn with_times<'a>(mut event: Event<'a>, reached: &'a [u8], received: &'a [u8]) -> Event<'a> {
     if !reached.is_empty() {
         event.stage_time = Text::new(reached);
@@ -174,7 +176,7 @@ fn with_times<'a>(mut event: Event<'a>, reached: &'a [u8], received: &'a [u8]) -
     event
 }
 
-/// The columns that [`Numbers`] are made of.
+/// The columns from which [`Numbers`] are built.
 struct NumberColumns {
     reached: Option<index::Times>,
     received: Option<index::Times>,
@@ -193,7 +195,7 @@ impl NumberColumns {
             false => Ok(None),
         };
         let reached = times(Column::StageTime)?;
-        // Otherwise it only stands in for times that are missing.
+        // Unless requested, `received` only replaces missing stage times.
         let needs_received = counting.received || counting.times == Times::Exact;
         let received = match &reached {
             Some(reached) if reached.is_complete() && !needs_received => None,
@@ -215,8 +217,8 @@ impl NumberColumns {
         }
     }
 
-    /// Numbers the hours in which the events occurred: rows of the same hour have the same number,
-    /// and rows without a time have 0. Only the elements of `rows` are set.
+    /// Numbers the hours in which the events occurred. Rows of the same hour get the same number;
+    /// rows without a time get 0. Only the elements at the indexes in `rows` are set.
     fn hours(&self, rows: &[u32], count: usize) -> Vec<u32> {
         let mut hours = vec![0; count];
         let mut known: Vec<i64> = Vec::new();

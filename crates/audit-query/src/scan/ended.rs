@@ -1,4 +1,4 @@
-//! Requests that began in one part of a log and ended in a row group whose ends were not noted.
+//! Finds the ends of requests in row groups for which collecting them was deferred.
 
 use std::io;
 use std::sync::PoisonError;
@@ -6,30 +6,32 @@ use std::sync::PoisonError;
 use hashbrown::{HashMap, HashSet};
 use parquet::errors::ParquetError;
 
-use super::piece::{LeftOut, Rules, Unfinished};
+use super::piece::{DeferredGroup, Rules, Unfinished};
 use super::source::{Format, Source};
 use crate::event::Event;
 use crate::event::time::canonical_micros;
 use crate::index::{Archive, Column, Columns, IndexError, Sidecar, io_error, parse_uuid};
 
-/// What identifies a request in an index: its audit ID, and when it was received.
+/// The identity of a request in an index: its audit ID and its `requestReceivedTimestamp` in
+/// microseconds since 1970.
 type Request = (Option<[u8; 16]>, Option<i64>);
 
-/// A request that has not ended: where its event is, and its key in the map of those.
+/// A request without an end so far: the source and offset of its event, and its key in the map of
+/// unfinished requests.
 #[derive(Debug, Clone, Copy)]
 struct Open {
     place: (usize, u64),
     key: u64,
 }
 
-/// Removes the requests that ended in such row groups.
+/// Removes the requests that ended in a deferred row group from `unfinished`.
 pub(super) fn remove(
     rules: &Rules<'_>,
     sources: &[Source],
     unfinished: &mut HashMap<u64, (usize, Unfinished)>,
 ) {
-    let mut left_out = rules.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-    left_out.sort_unstable();
+    let mut deferred = rules.deferred.lock().unwrap_or_else(PoisonError::into_inner);
+    deferred.sort_unstable();
     let mut open: HashMap<Request, Open> = unfinished
         .iter()
         .filter_map(|(key, (source, event))| {
@@ -38,7 +40,7 @@ pub(super) fn remove(
         })
         .collect();
     let mut archives = Archives { sources, open: None };
-    for group in left_out.drain(..) {
+    for group in deferred.drain(..) {
         if unfinished.is_empty() {
             break;
         }
@@ -67,7 +69,7 @@ pub(super) fn remove(
     }
 }
 
-/// Files with whole events; the last one is kept open.
+/// Parquet files with complete events. Keeps the most recently used one open.
 struct Archives<'a> {
     sources: &'a [Source],
     open: Option<(usize, Archive)>,
@@ -78,7 +80,7 @@ impl Archives<'_> {
     fn remove(
         &mut self,
         rules: &Rules<'_>,
-        group: &LeftOut,
+        group: &DeferredGroup,
         unfinished: &mut HashMap<u64, (usize, Unfinished)>,
     ) -> io::Result<()> {
         let in_range = |event: &Event<'_>| match (group.received, event.received_time()) {
@@ -122,7 +124,8 @@ impl Archives<'_> {
     }
 }
 
-/// `None`: rows of an index do not end this request, because they could not represent it.
+/// Returns the identity of a request, or `None` if an exact index row cannot represent it and
+/// therefore cannot end it.
 fn request(unfinished: &Unfinished) -> Option<Request> {
     let event = unfinished.event()?;
     let id = event.audit_id.is_present().then(|| parse_uuid(&event.audit_id.bytes()));
@@ -130,7 +133,7 @@ fn request(unfinished: &Unfinished) -> Option<Request> {
     Some((flatten(id)?, flatten(received)?))
 }
 
-/// `None` if there is a value that could not be parsed.
+/// Returns `None` if a value is present but could not be parsed.
 fn flatten<T>(value: Option<Option<T>>) -> Option<Option<T>> {
     match value {
         Some(None) => None,
@@ -139,9 +142,9 @@ fn flatten<T>(value: Option<Option<T>>) -> Option<Option<T>> {
     }
 }
 
-/// The requests that began before a row group and ended in it.
+/// Returns the requests that began before a row group and ended in it.
 fn ended(
-    group: &LeftOut,
+    group: &DeferredGroup,
     sources: &[Source],
     open: &HashMap<Request, Open>,
 ) -> Result<Vec<Request>, IndexError> {
@@ -181,7 +184,7 @@ fn ended(
     find(index, group.group, &candidates.into_iter().collect()).map_err(IndexError::from)
 }
 
-/// Those of the requests that end in a row group.
+/// Returns the candidates that end in a row group.
 fn find(
     index: &Sidecar,
     group: usize,

@@ -1,5 +1,5 @@
-//! Random access to a zstd file by its seek table (zstd seekable format), which allows decoding
-//! single frames.
+//! Random access to a zstd file through its seek table (zstd seekable format), which allows
+//! decoding single frames.
 
 use std::fs::File;
 use std::io;
@@ -8,10 +8,9 @@ use std::os::unix::fs::FileExt;
 
 use zstd::bulk::Decompressor;
 
-/// Maximum size of a frame that is decoded as a whole; a file with larger ones is read from its
-/// start.
+/// Maximum decompressed size of a frame. A file with a larger frame is read from its start.
 const LARGEST: u64 = 4 << 20;
-/// Maximum number of frames in a seek table of 16 MiB.
+/// Maximum number of frames; limits the seek table to about 12 MiB.
 const MOST: u64 = 1 << 20;
 const SKIPPABLE: u32 = 0x184D_2A5E;
 const FOOTER: u32 = 0x8F92_EAB1;
@@ -20,13 +19,14 @@ const FOOTER_SIZE: u64 = 9;
 /// The positions of the frames in a file.
 #[derive(Debug)]
 pub(crate) struct Frames {
-    /// The start of each frame in the file and in the text, and the ends of the last one.
+    /// The start offset of each frame in the file and in the decompressed text, followed by the end
+    /// offsets of the last frame.
     starts: Vec<(u64, u64)>,
 }
 
 impl Frames {
-    /// Reads the seek table of a file of `size` bytes. `None` if the file has no valid one, and
-    /// must be read from its start.
+    /// Reads the seek table of a file of `size` bytes. Returns `None` if the file has no valid seek
+    /// table and must be read from its start.
     pub(crate) fn read(file: &File, size: u64) -> io::Result<Option<Frames>> {
         let Some(footer_at) = size.checked_sub(FOOTER_SIZE) else { return Ok(None) };
         let mut footer = [0; FOOTER_SIZE as usize];
@@ -58,12 +58,13 @@ impl Frames {
         Ok((in_file == start).then_some(Frames { starts }))
     }
 
-    /// Returns the size of the text in bytes.
+    /// Returns the size of the decompressed text in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.starts.last().map_or(0, |(_, text)| *text)
     }
 
-    /// Returns ranges of text of at least `least` bytes that begin and end with a frame.
+    /// Returns ranges of the text that begin and end at frame boundaries and, except for the last
+    /// one, have at least `least` bytes.
     pub(super) fn pieces(&self, least: u64) -> Vec<Range<u64>> {
         let mut pieces = Vec::new();
         let mut start = 0;
@@ -76,15 +77,15 @@ impl Frames {
         pieces
     }
 
-    /// Returns the frame that contains a byte of the text.
+    /// Returns the frame that contains this offset of the text.
     fn at(&self, offset: u64) -> Option<usize> {
-        // Frames may be empty, so this is the last of those that begin there.
+        // Frames may be empty: the last frame that begins at or before the offset contains it.
         let after = self.starts.partition_point(|(_, text)| *text <= offset);
         (after < self.starts.len()).then(|| after - 1)
     }
 }
 
-/// Reads text at any offset; caches the frame that was decoded last.
+/// Reads the text at any offset. Caches the most recently decoded frame.
 pub(crate) struct FrameReader<'a> {
     file: &'a File,
     frames: &'a Frames,
@@ -107,7 +108,7 @@ impl<'a> FrameReader<'a> {
         })
     }
 
-    /// Reads up to the end of a frame; nothing at the end of the text.
+    /// Reads at most up to the end of a frame. Returns 0 at the end of the text.
     pub(crate) fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let Some(frame) = self.frames.at(offset) else { return Ok(0) };
         if self.frame != Some(frame) {

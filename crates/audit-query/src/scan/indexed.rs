@@ -1,4 +1,5 @@
-//! Goes through the events of a row group of an index, and reads those from the log that it has to.
+//! Scans a row group of an index file, and reads events from the log only where the index is not
+//! enough.
 
 use std::io;
 use std::ops::Range;
@@ -15,29 +16,30 @@ use super::{Stages, Visitor};
 use crate::event::Event;
 use crate::index::{Column, Columns, ParquetFile, Sidecar, parse_uuid};
 
-/// Where more events than this share of a group have to be read from the log, or more bytes than
-/// this, it is read as a whole.
+/// A row group's part of the log is read sequentially instead of event by event if more than one in
+/// [`SHARE`] events, or more than [`LARGEST`] bytes, would have to be read from the log.
 const SHARE: usize = 8;
 const LARGEST: u64 = 4 << 20;
 
-/// What became of a row group.
+/// The result of scanning a row group.
 pub(super) enum Outcome {
-    /// All is found that there is.
+    /// The row group is processed.
     Done,
-    /// This part of the log has to be read instead.
+    /// This byte range of the log must be read instead.
     Read(Range<u64>),
 }
 
-/// What is to be done for a row, in the order of rows.
+/// How to process a row. Steps are in row order.
 enum Step {
-    /// Read the event from the log, and decide by it.
+    /// Read the event from the log and evaluate the filter on it.
     Read { offset: u64, length: u64, audit_id: Option<[u8; 16]> },
-    /// A request ended, which does not match.
+    /// Record that a request ended: the key of the request and when it was received. The event does
+    /// not match the filter.
     Ended(u64, i64),
 }
 
 impl Step {
-    /// Bytes of the log to read.
+    /// Bytes to read from the log.
     fn length(&self) -> u64 {
         match self {
             Step::Read { length, .. } => *length,
@@ -46,7 +48,8 @@ impl Step {
     }
 }
 
-/// Columns that tell what event of its request an event is.
+/// Returns the columns that identify the request of an event and its stage, as far as the choice of
+/// stages needs them.
 pub(super) fn stage_columns(rules: &Rules<'_>) -> Columns {
     match rules.stages {
         Stages::Last if rules.reverse => {
@@ -58,9 +61,9 @@ pub(super) fn stage_columns(rules: &Rules<'_>) -> Columns {
     }
 }
 
-/// Whether no event of the group is wanted, which begins at `start`. Its end of a request may be:
-/// see [`super::ended`].
-pub(super) fn is_left_out(
+/// Returns whether no event of the group can match the filter. `start` is the offset at which the
+/// group begins. If the ends of requests matter, defers collecting them: see [`super::ended`].
+pub(super) fn is_ruled_out(
     rules: &Rules<'_>,
     file: &ParquetFile,
     source: usize,
@@ -72,12 +75,12 @@ pub(super) fn is_left_out(
         return false;
     }
     if is_last {
-        rules.leave_out(source, file, group, start);
+        rules.defer_ends(source, file, group, start);
     }
     true
 }
 
-/// Goes through a row group. Nothing is found in it if the log has to be read instead.
+/// Scans a row group. If it returns [`Outcome::Read`], `found` is empty.
 pub(super) fn group<V: Visitor>(
     rules: &Rules<'_>,
     source: &Source,
@@ -86,7 +89,7 @@ pub(super) fn group<V: Visitor>(
     visitor: &mut V,
     found: &mut Found,
 ) -> io::Result<Outcome> {
-    if is_left_out(rules, index, found.source, group, index.range(group).start) {
+    if is_ruled_out(rules, index, found.source, group, index.range(group).start) {
         return Ok(Outcome::Done);
     }
     let place = Group { rules, source, index, group };
@@ -118,7 +121,7 @@ pub(super) fn group<V: Visitor>(
     })
 }
 
-/// A row group.
+/// A row group of an index file.
 pub(super) struct Group<'a> {
     pub(super) rules: &'a Rules<'a>,
     pub(super) source: &'a Source,
@@ -131,7 +134,7 @@ pub(super) enum Problem {
     Log(io::Error),
     /// The index cannot be read.
     Index(ParquetError),
-    /// The event at this offset of the log is another than the index has.
+    /// The event at this offset of the log is not the event in the index.
     Differs(u64),
 }
 
@@ -141,7 +144,7 @@ impl From<ParquetError> for Problem {
     }
 }
 
-/// Visits the rows themselves.
+/// Visits rows by their columns. Reads an event from the log only if its row is not exact.
 fn by_columns<V: Visitor>(
     rules: &Rules<'_>,
     source: &Source,
@@ -212,8 +215,8 @@ fn by_log<V: Visitor>(
     Ok(Outcome::Done)
 }
 
-/// The events to read, found by the different values of the columns. Returns `None` if each row has
-/// to be looked at.
+/// Selects the events to read by the distinct values of the columns. Returns `None` if each row
+/// must be evaluated on its own.
 fn selected(place: &Group<'_>, found: &Found) -> Result<Option<Vec<Step>>, ParquetError> {
     let Group { rules, index, group, .. } = *place;
     let columns = rules.filter.columns();
@@ -241,12 +244,12 @@ fn selected(place: &Group<'_>, found: &Found) -> Result<Option<Vec<Step>>, Parqu
         }));
     }
     if *rules.stages == Stages::Last && rules.depends_on_stage {
-        rules.leave_out(found.source, index, group, index.range(group).start);
+        rules.defer_ends(found.source, index, group, index.range(group).start);
     }
     Ok(Some(steps))
 }
 
-/// What is to be done for each row.
+/// Evaluates the filter on each row and returns the steps.
 fn each_row(place: &Group<'_>) -> Result<Vec<Step>, ParquetError> {
     let Group { rules, index, group, .. } = *place;
     let columns =
@@ -273,7 +276,7 @@ fn each_row(place: &Group<'_>) -> Result<Vec<Step>, ParquetError> {
     }
 }
 
-/// Reads single events of a log.
+/// Reads single events from a log.
 pub(super) struct LogReader<'a> {
     source: &'a Source,
     frames: Option<FrameReader<'a>>,
@@ -314,12 +317,13 @@ impl<'a> LogReader<'a> {
     }
 }
 
-/// Whether an input that can only be read from its start has to be read.
+/// Returns whether an input that can only be read from its start may contain a match, according to
+/// its index.
 pub(super) fn may_have(rules: &Rules<'_>, index: &Sidecar, source: usize) -> io::Result<bool> {
     let columns = rules.filter.columns().and(Columns::of(&[Column::AuditId]));
     for group in 0..index.groups() {
         let start = index.range(group).start;
-        if is_left_out(rules, index, source, group, start) {
+        if is_ruled_out(rules, index, source, group, start) {
             continue;
         }
         let find = || {
@@ -339,7 +343,7 @@ pub(super) fn may_have(rules: &Rules<'_>, index: &Sidecar, source: usize) -> io:
             return Ok(true);
         }
         if *rules.stages == Stages::Last && rules.depends_on_stage {
-            rules.leave_out(source, index, group, start);
+            rules.defer_ends(source, index, group, start);
         }
     }
     Ok(false)

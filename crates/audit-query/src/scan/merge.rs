@@ -9,12 +9,12 @@ use super::piece::{self, Found, Rules, Unfinished};
 use super::source::Source;
 use super::{Skipped, Summary, Visitor, ended};
 
-/// Maximum size of the events that wait for the end of their requests.
+/// Maximum total size in bytes of the events that wait for the end of their requests.
 const UNFINISHED: usize = 16 << 20;
-/// In reverse order: how many completed requests are kept before those are dropped whose first
-/// event must have been read.
+/// In reverse order: the number of ended requests at which those are dropped from memory that can
+/// have no further events in the log.
 const ENDED: usize = 1 << 20;
-/// Microseconds by which events may be out of order.
+/// Microseconds by which events may be out of order in the log.
 const SLACK: i64 = 60_000_000;
 
 pub(super) struct Merge<'a, V, D> {
@@ -84,7 +84,7 @@ impl<'a, V: Visitor, D: FnMut(&[u8]) -> ControlFlow<()>> Merge<'a, V, D> {
         ControlFlow::Continue(())
     }
 
-    /// Delivers the older half of the waiting events.
+    /// Delivers the older half of the waiting events without waiting for the end of their requests.
     fn assume_unfinished(&mut self) -> ControlFlow<()> {
         let mut all: Vec<_> = self.unfinished.drain().collect();
         all.sort_by_key(|(_, (source, event))| (*source, event.offset));
@@ -109,8 +109,8 @@ impl<'a, V: Visitor, D: FnMut(&[u8]) -> ControlFlow<()>> Merge<'a, V, D> {
         }
         self.ended.extend(found.ended.iter().copied());
         if self.ended.len() > self.next_prune {
-            // At this position of the log, events of requests that began later cannot follow any
-            // more.
+            // Reading backwards from this position, the scan no longer meets events of requests
+            // that were received later.
             let passed = found.time.map_or(i64::MAX, |time| time.saturating_add(SLACK));
             self.ended.retain(|_, received| *received <= passed);
             self.next_prune = (self.ended.len() * 2).max(ENDED);
@@ -146,7 +146,8 @@ impl<'a, V: Visitor, D: FnMut(&[u8]) -> ControlFlow<()>> Merge<'a, V, D> {
         ControlFlow::Continue(())
     }
 
-    /// Called after the last piece, unless the caller has stopped.
+    /// Delivers the remaining events. Called after the last piece, unless the caller stopped the
+    /// scan.
     pub(super) fn finish(&mut self, rules: &Rules<'_>) -> ControlFlow<()> {
         if !self.reverse && !self.unfinished.is_empty() {
             ended::remove(rules, self.sources, &mut self.unfinished);

@@ -1,9 +1,9 @@
-//! Goes through logs and hands over the events that a filter wants.
+//! Scans logs and delivers the events that match a filter.
 //!
-//! Plain files, and zstd files with a seek table, are cut into segments that threads share; other
-//! compressed files are read by one thread each. What a thread finds in a piece goes to the caller
-//! in the order of the log (or the reverse). Memory is bounded: a buffer a thread, a queue of
-//! limited size, and the requests that have begun and not ended (see [`Stages`]).
+//! Plain files, and zstd files with a seek table, are split into segments that threads process in
+//! parallel. Each other compressed file is read by one thread. The results of a piece are delivered
+//! in log order, or in reverse log order. Memory is bounded: one buffer per thread, a queue of
+//! limited size, and the requests that have begun but not ended (see [`Stages`]).
 
 mod archive;
 pub(crate) mod chunks;
@@ -28,11 +28,12 @@ use crate::filter::Filter;
 use crate::index::Columns;
 use crate::input::Input;
 
-/// Which of a request's events count.
+/// Selects which events of a request count.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Stages {
-    /// One event a request: its last. An event after which others are expected (`RequestReceived`,
-    /// `ResponseStarted`) counts only if none follows in the log; such events come at the end.
+    /// The last event of each request. An event of a stage that is not final (`RequestReceived`,
+    /// `ResponseStarted`) counts only if no later event of the request follows in the log. Such
+    /// events are delivered last.
     #[default]
     Last,
     /// All events.
@@ -41,70 +42,73 @@ pub enum Stages {
     Only(Vec<String>),
 }
 
-/// What to go through, and how.
+/// The inputs and options of a scan.
 #[derive(Debug)]
 pub struct Scan {
-    /// Files, in the order in which their events are wanted.
+    /// Files, in the order in which to deliver their events.
     pub inputs: Vec<Input>,
-    /// The events wanted.
+    /// Selects the events to deliver.
     pub filter: Filter,
-    /// Which of a request's events count.
+    /// Selects which events of a request count.
     pub stages: Stages,
-    /// The latest first.
+    /// Delivers the latest event first.
     pub reverse: bool,
-    /// How many threads read and parse; 0 is one for each processor.
+    /// Number of threads that read and parse. 0 means one per CPU, or a small fixed number if an
+    /// input is in object storage.
     pub threads: usize,
-    /// Use the index files beside closed logs.
+    /// Uses the index files next to closed log files.
     pub index: bool,
 }
 
 /// Receives the events of one thread.
 pub trait Visitor: Send {
-    /// Called for each event wanted, in the order of the log within one piece of it. What is pushed
-    /// to `records` is delivered in the order of the whole log.
+    /// Visits a matching event. Called in log order within one piece of the log. Records pushed to
+    /// `records` are delivered in the order of the whole log.
     fn visit(&mut self, event: &Event<'_>, place: Place<'_>, records: &mut Records);
 
-    /// The columns of an index that are enough to visit an event. `None`: it is read from the log.
+    /// Returns the index columns that are sufficient to visit an event, or `None` if the event must
+    /// be read from the log.
     fn columns(&self) -> Option<Columns> {
         None
     }
 
-    /// How the visitor counts rows of an index by their values, without visiting each. `None`: it
-    /// visits each event.
+    /// Describes how the visitor counts index rows by their values without visiting each row.
+    /// Returns `None` if it must visit each event.
     fn counting(&self) -> Option<Counting> {
         None
     }
 
-    /// Whether an event is one that the visitor counts; the event has the columns of
-    /// [`Counting::chosen_by`] only.
+    /// Returns whether the visitor counts this event. The event only has the columns in
+    /// [`Counting::chosen_by`].
     fn chooses(&self, _: &Event<'_>) -> bool {
         true
     }
 
-    /// The class by which the visitor counts all rows with the values of this event. `None`: it
-    /// does not count them. The event has no times, unless [`Counting::times`] wants them.
+    /// Returns the class under which the visitor counts all rows with the values of this event, or
+    /// `None` if it does not count them. The event has no times unless [`Counting::times`] requests
+    /// them.
     fn class(&mut self, _: &Event<'_>, _: Place<'_>) -> Option<u32> {
         None
     }
 
-    /// Counts a row of a class.
+    /// Counts one row of a class.
     fn count(&mut self, _: u32, _: Numbers) {}
 }
 
-/// How a visitor counts rows of an index.
+/// How a visitor counts index rows.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counting {
-    /// The columns that [`Visitor::chooses`] looks at.
+    /// The columns that [`Visitor::chooses`] reads.
     pub(crate) chosen_by: Columns,
     pub(crate) times: Times,
-    /// [`Numbers::received`] is wanted although there is a [`Numbers::stage_time`].
+    /// Requests [`Numbers::received`] even for rows that have a [`Numbers::stage_time`].
     pub(crate) received: bool,
 }
 
-/// What a class depends on of the times of its events.
+/// The times of an event on which its class depends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Times {
-    /// Nothing.
+    /// None.
     #[default]
     None,
     /// The hour of the event.
@@ -113,45 +117,45 @@ pub(crate) enum Times {
     Exact,
 }
 
-/// The numbers of a row of an index, as far as its columns were wanted.
+/// Numbers of an index row. Only requested columns are set.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Numbers {
-    /// When the stage was reached, in microseconds since 1970.
+    /// The `stageTimestamp`, in microseconds since 1970.
     pub(crate) stage_time: Option<i64>,
-    /// When the request arrived.
+    /// The `requestReceivedTimestamp`, in microseconds since 1970.
     pub(crate) received: Option<i64>,
-    /// Length of the event in the log, without its newline.
+    /// Length of the event in the log in bytes, without its newline.
     pub(crate) length: u64,
 }
 
 impl Numbers {
-    /// As [`Event::time`].
+    /// Returns the time of the event, like [`Event::time`].
     #[inline]
     pub(crate) fn time(&self) -> Option<i64> {
         self.stage_time.or(self.received)
     }
 }
 
-/// Where an event is.
+/// The location of an event.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
     /// The file.
     pub path: &'a Path,
-    /// The first byte of the event within the file, decompressed.
+    /// The offset of the event's first byte in the decompressed file.
     pub offset: u64,
 }
 
-/// What visitors hand over, one record an event or none.
+/// The output of visitors: at most one record per event.
 #[derive(Debug, Default)]
 pub struct Records {
     bytes: Vec<u8>,
-    /// Where each record ends, and the offset of its event.
+    /// The end of each record in `bytes`, and the offset of its event.
     ends: Vec<(usize, u64)>,
     offset: u64,
 }
 
 impl Records {
-    /// Appends a record, which `write` writes.
+    /// Appends the record that `write` writes.
     pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.bytes);
         self.ends.push((self.bytes.len(), self.offset));
@@ -164,16 +168,16 @@ impl Records {
     }
 }
 
-/// What a scan has gone through.
+/// The result of a scan.
 #[derive(Debug, Default)]
 pub struct Summary {
-    /// Lines of a file that are not events, and the offset of the first.
+    /// For each file with lines that are not events: their number and the offset of the first.
     pub skipped: Vec<Skipped>,
-    /// Files that end in the middle, or cannot be read to their end.
+    /// Files that are incomplete or cannot be read to their end.
     pub faults: Vec<ScanError>,
-    /// Requests that were taken for unfinished to save memory, see [`Stages::Last`].
+    /// Number of requests that were treated as unfinished to limit memory, see [`Stages::Last`].
     pub assumed_unfinished: u64,
-    /// Index files that could not be used, and why.
+    /// Index files that could not be used, with the reason.
     pub notes: Vec<String>,
 }
 
@@ -182,17 +186,17 @@ pub struct Summary {
 pub struct Skipped {
     /// The file.
     pub path: std::path::PathBuf,
-    /// How many.
+    /// Number of lines.
     pub lines: u64,
-    /// Where the first begins, in bytes, decompressed; in a Parquet file, its
-    /// row times a constant.
+    /// Offset of the first such line in the decompressed file, in bytes. In a Parquet file: its row
+    /// number times a constant.
     pub first: u64,
-    /// The last of them is the end of the file, without a newline.
+    /// The last such line is the end of the file and lacks its newline, so it is probably partial.
     pub torn: bool,
 }
 
 impl Skipped {
-    /// Where the first is.
+    /// Returns a readable position of the first line.
     pub(crate) fn place(&self) -> String {
         match self.path.extension().is_some_and(|extension| extension == "parquet") {
             true => format!("in row {}", self.first / archive::ROW + 1),
@@ -201,31 +205,31 @@ impl Skipped {
     }
 }
 
-/// Why a log could not be read.
+/// An error while reading a log.
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
-    /// The operating system, or a decoder, says so.
+    /// The operating system or a decoder returned an error.
     #[error("{path}: {error}")]
     Io {
         /// The file.
         path: String,
-        /// What it says.
+        /// The cause.
         error: std::io::Error,
     },
 }
 
-/// How far a scan is, for a progress bar.
+/// The progress of a scan, for a progress bar.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Bytes on disk, of all files.
+    /// Bytes of all files on disk.
     pub total: AtomicU64,
-    /// Bytes of plain files read, and of compressed files as they are finished.
+    /// Bytes of plain files that were read, and of compressed files that were decoded.
     pub done: AtomicU64,
     stop: AtomicBool,
 }
 
 impl Progress {
-    /// Ends the scan early.
+    /// Stops the scan early.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
@@ -236,12 +240,13 @@ impl Progress {
 }
 
 impl Scan {
-    /// Goes through the log with one visitor a thread, made by `make`. `deliver` gets the records
-    /// in order, until it breaks. Returns all visitors, for what they have counted to be added up.
+    /// Scans the log with one visitor per thread, created by `make`. Passes the records to
+    /// `deliver` in order, until `deliver` returns `Break`. Returns all visitors, so that the
+    /// caller can sum up their counts.
     ///
     /// # Errors
-    /// A file cannot be opened. Faults found while reading are in the summary; what was read before
-    /// them counts.
+    /// Returns an error if a file cannot be opened. Errors while reading are in
+    /// [`Summary::faults`]; events read before such an error count.
     pub fn run<V: Visitor>(
         self,
         progress: &Progress,

@@ -1,4 +1,4 @@
-//! From whole lines to the events that are wanted, within one piece of the log.
+//! Parses the lines of one piece of the log and evaluates the filter on their events.
 
 use std::hash::BuildHasher;
 use std::sync::{Mutex, PoisonError};
@@ -13,35 +13,35 @@ use crate::event::{self, Event, Line};
 use crate::filter::{Filter, Needle};
 use crate::index::{self, Columns, ParquetFile};
 
-/// What all threads share.
+/// The settings and notes that all threads share.
 pub(super) struct Rules<'a> {
     pub(super) filter: &'a Filter,
     pub(super) stages: &'a Stages,
     pub(super) needle: Option<Needle>,
-    /// A matching first event does not tell whether the last one matches.
+    /// The first event of a request may match even though its last event does not.
     pub(super) depends_on_stage: bool,
     pub(super) hasher: DefaultHashBuilder,
     pub(super) reverse: bool,
-    /// The columns that are enough for visitors; `None`: events are read from the log.
+    /// The index columns that are sufficient for the visitors; `None` if events must be read from
+    /// the log.
     pub(super) columns: Option<Columns>,
-    /// Row groups whose ends of requests were not noted.
-    pub(super) left_out: Mutex<Vec<LeftOut>>,
-    /// Index files that turned out not to match their logs, and why.
+    /// Row groups for which collecting the ends of requests was deferred.
+    pub(super) deferred: Mutex<Vec<DeferredGroup>>,
+    /// Index files that could not be used or do not match their logs, with the reason.
     pub(super) notes: Mutex<Vec<String>>,
 }
 
 impl Rules<'_> {
-    /// What identifies a request.
+    /// Returns the key that identifies the request of an event.
     pub(super) fn key(&self, event: &Event<'_>) -> u64 {
         self.hasher.hash_one((event.audit_id.bytes(), event.received.bytes()))
     }
 
-    /// Notes that a row group, which begins at `start`, may have ends of requests that were not
-    /// looked at.
-    pub(super) fn leave_out(&self, source: usize, file: &ParquetFile, group: usize, start: u64) {
+    /// Defers collecting the ends of requests of a row group that begins at `start`.
+    pub(super) fn defer_ends(&self, source: usize, file: &ParquetFile, group: usize, start: u64) {
         let received = file.probe(group).received();
-        let left_out = LeftOut { source, group, start, received };
-        self.left_out.lock().unwrap_or_else(PoisonError::into_inner).push(left_out);
+        let deferred = DeferredGroup { source, group, start, received };
+        self.deferred.lock().unwrap_or_else(PoisonError::into_inner).push(deferred);
     }
 
     pub(super) fn note(&self, note: String) {
@@ -49,42 +49,43 @@ impl Rules<'_> {
     }
 }
 
-/// A row group whose ends of requests were not noted, because there may be no beginning for them.
+/// A row group for which collecting the ends of requests was deferred: it is only read if a request
+/// that began before it has no end yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct LeftOut {
+pub(super) struct DeferredGroup {
     pub(super) source: usize,
     pub(super) group: usize,
-    /// Where it begins in the log; in a file with whole events, the offset of its
+    /// Where the row group begins in the log. In a file with complete events: the offset of its
     /// first row.
     pub(super) start: u64,
     /// When the first and the last of its requests were received, in microseconds since 1970.
     pub(super) received: Option<(i64, i64)>,
 }
 
-/// What was found in a piece, or a part of it.
+/// The results of a piece, or of a part of it.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) source: usize,
     pub(super) records: Records,
-    /// Events after which others are expected, by request.
+    /// Events after which others are expected, by request key.
     pub(super) unfinished: HashMap<u64, Unfinished>,
-    /// Requests that ended here, and when they began (for reverse order).
+    /// The keys of requests that ended here, and when they were received (used in reverse order).
     pub(super) ended: Vec<(u64, i64)>,
     pub(super) skipped: u64,
     pub(super) first_skipped: u64,
-    /// The last line that was skipped lacks its newline.
+    /// The last skipped line lacks its newline.
     pub(super) torn: bool,
-    /// When the first of the events was written, about.
+    /// The time of the first event, set in reverse order.
     pub(super) time: Option<i64>,
 }
 
-/// An event after which others are expected.
+/// An event after which others of the same request are expected.
 #[derive(Debug)]
 pub(super) struct Unfinished {
     pub(super) offset: u64,
-    /// As it stands in the log, or what an index has of it.
+    /// The event as it is in the log, or reconstructed from its index row.
     pub(super) raw: Box<[u8]>,
-    /// Its length in the log, if it is from an index.
+    /// Its length in the log in bytes, if it was reconstructed from an index row.
     pub(super) length: Option<u64>,
 }
 
@@ -113,13 +114,13 @@ impl Found {
         Found { source, ..Found::default() }
     }
 
-    /// Bytes that it takes, about.
+    /// Returns the approximate memory use in bytes.
     pub(super) fn size(&self) -> usize {
         let unfinished: usize = self.unfinished.values().map(|event| event.raw.len() + 64).sum();
         self.records.bytes.len() + 16 * self.records.ends.len() + 16 * self.ended.len() + unfinished
     }
 
-    /// Notes the end of a request. An event of it that was found here may not be its first.
+    /// Records the end of a request, and drops an earlier event of the request that was found here.
     pub(super) fn end(&mut self, key: u64, received: i64) {
         if !self.unfinished.is_empty() {
             self.unfinished.remove(&key);
@@ -132,7 +133,7 @@ impl Found {
     }
 }
 
-/// Goes through lines, the first of which is at `offset`.
+/// Processes lines, the first of which begins at `offset`.
 pub(super) fn lines<V: Visitor>(
     rules: &Rules<'_>,
     source: &Source,
@@ -172,7 +173,7 @@ pub(super) fn lines<V: Visitor>(
     }
 }
 
-/// One line, or one value of a document.
+/// Processes one line, or one value of a document.
 pub(super) fn one<V: Visitor>(
     rules: &Rules<'_>,
     source: &Source,
@@ -206,7 +207,7 @@ fn parsed_line<V: Visitor>(
                 match event {
                     Some(event) => {
                         events += 1;
-                        // Both are parts of the same line.
+                        // Both pointers are into the same line.
                         let at = event.raw.as_ptr().addr() - line.as_ptr().addr();
                         consider(rules, source, &event, offset + at as u64, visitor, found);
                     }
@@ -231,7 +232,7 @@ fn skip(found: &mut Found, source: &Source, line: &[u8], offset: u64) {
     found.torn = has_lines && !line.ends_with(b"\n");
 }
 
-/// A request ended: what came of it before does not count, here and in pieces before.
+/// Records that a request ended. Its earlier events, here and in earlier pieces, do not count.
 pub(super) fn ended(rules: &Rules<'_>, event: &Event<'_>, key: u64, found: &mut Found) {
     let received = if rules.reverse { event.received_time() } else { None };
     found.end(key, received.unwrap_or(i64::MAX));

@@ -1,4 +1,4 @@
-//! Cuts inputs into pieces of work.
+//! Splits inputs into pieces of work.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,16 +12,19 @@ use crate::filter::Filter;
 use crate::index::{self, Columns, IndexError, Sidecar};
 use crate::input::names::{LogName, Stamp};
 
-/// Large enough that handing it out costs nothing, small enough that little is read beyond a limit.
+/// Bytes per segment: large enough that scheduling costs are negligible, small enough that little
+/// is read beyond a limit.
 const SEGMENT: u64 = 4 << 20;
-/// So many files may be more than a process may open by default.
+/// With more inputs than this, the default limit of open files may be too low.
 const MANY: usize = 200;
-/// The index files of more logs than this are opened by the threads that use them, and not kept.
+/// With more inputs than this, each thread opens the index files it uses and closes them
+/// afterwards.
 const OPENED: usize = 16;
-/// But not those of larger logs, which several threads share.
+/// Index files of logs larger than this many bytes are opened in advance anyway, because several
+/// threads share them.
 const SHARED: u64 = 256 << 20;
 
-/// What one thread does at a time.
+/// The unit of work of one thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) source: usize,
@@ -31,22 +34,23 @@ pub(super) struct Piece {
 /// A part of an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Part {
-    /// All of it.
+    /// The whole input.
     Whole,
-    /// Bytes of text.
+    /// A byte range of the decompressed text.
     Range(Range<u64>),
-    /// The events of a row group of its index.
+    /// The events of one row group of the index.
     Group(usize),
-    /// All row groups of its index, which is not open yet.
+    /// All row groups of the index, which is not open yet.
     Indexed,
 }
 
-/// The inputs and their pieces, in the order in which events are wanted, and notes for the user.
+/// The inputs, their pieces in delivery order, and notes for the user.
 pub(super) type Plan = (Vec<Source>, Vec<Piece>, Vec<String>);
 
-/// Plans how a log is read.
+/// Plans how to read the inputs.
 ///
-/// `columns`: those of an index that are enough for what is done with events.
+/// `columns` are the index columns that are sufficient for the visitors; `None` if events must be
+/// read from the log.
 pub(super) fn plan(
     scan: &mut Scan,
     columns: Option<Columns>,
@@ -55,15 +59,15 @@ pub(super) fn plan(
     let mut sources = Vec::new();
     let mut pieces = Vec::new();
     let mut notes = Notes::default();
-    // Where nothing is chosen by columns, and all events are read from the log, an index is of no
-    // use.
     if scan.inputs.len() > MANY {
-        // A log and its index are open each.
+        // Each log needs two file descriptors: the log and its index.
         let limit = rustix::process::getrlimit(Resource::Nofile);
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-        // No matter if not: opening a file says why.
+        // A failure can be ignored: opening a file then reports the cause.
         let _ = rustix::process::setrlimit(Resource::Nofile, raised);
     }
+    // An index is of no use if the filter selects nothing by columns and the visitors read all
+    // events from the log.
     let index = scan.index && (columns.is_some() || scan.filter.columns() != Columns::default());
     let opens = scan.inputs.len() <= OPENED;
     for input in std::mem::take(&mut scan.inputs) {
@@ -101,7 +105,8 @@ pub(super) fn plan(
     Ok((sources, pieces, notes.finish()))
 }
 
-/// The parts of a text that threads share; `None` if it can only be read from its start.
+/// Returns the ranges of the text that threads can process in parallel, or `None` if the text can
+/// only be read from its start.
 pub(super) fn segments(source: &Source) -> Option<Vec<Range<u64>>> {
     match (source.format, &source.frames) {
         (Format::Lines, _) => {
@@ -113,8 +118,8 @@ pub(super) fn segments(source: &Source) -> Option<Vec<Range<u64>>> {
     }
 }
 
-/// Whether a log that an index has matches in is read from its start: what is compressed as a whole
-/// cannot be read from in between.
+/// Returns whether a log with an index is read from its start anyway, because it is compressed as
+/// one stream without random access.
 pub(super) fn is_read_whole(
     source: &Source,
     index: &Sidecar,
@@ -127,14 +132,15 @@ pub(super) fn is_read_whole(
             || !(0..index.groups()).all(|group| index.is_exact(group)))
 }
 
-/// Opens the index file of a log. Returns what there is to say if it cannot be used.
+/// Opens the index file of a log. If it cannot be used, returns a note for the user, or `None` if
+/// the reason is expected.
 pub(super) fn open_index(source: &Source) -> Result<Sidecar, Option<String>> {
     let Some(file) = source.file() else { return Err(None) };
     match Sidecar::open(&source.path, file) {
-        // Without events, it tells nothing of the lines that are not.
+        // An index without row groups does not record the lines that are not events.
         Ok(index) if index.groups() == 0 && index.description.skipped > 0 => Err(None),
         Ok(index) => Ok(index),
-        // A log that is written to outgrows an index.
+        // The index of a log that is still being written becomes stale as the log grows.
         Err(IndexError::Missing | IndexError::Stale(_)) if is_live(&source.path) => Err(None),
         Err(error) => Err(Some(format!(
             "{}: the index file is not used: {error}; log index writes it again",
@@ -147,7 +153,7 @@ fn is_live(path: &Path) -> bool {
     LogName::parse(path.file_name().unwrap_or_default()).stamp == Stamp::Live
 }
 
-/// Collects what there is to say about index files.
+/// Collects notes about index files.
 #[derive(Default)]
 struct Notes {
     notes: Vec<String>,
@@ -156,7 +162,7 @@ struct Notes {
 }
 
 impl Notes {
-    /// Whether a log has an index file, which may be of another state.
+    /// Returns whether a log has an index file, which may be stale.
     fn exists(&mut self, source: &Source) -> bool {
         if index::path(&source.path).exists() {
             self.used += 1;
@@ -181,7 +187,7 @@ impl Notes {
     }
 
     fn finish(mut self) -> Vec<String> {
-        // Who has no index files does not miss one.
+        // A missing index file is reported only if other logs have one.
         if let (Some(first), true) = (self.missing.first(), self.used > 0) {
             let more = match self.missing.len() {
                 1 => String::new(),

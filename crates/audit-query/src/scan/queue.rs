@@ -1,20 +1,21 @@
-//! Hands pieces to threads, and what they find to the caller in order.
+//! Hands out pieces to threads, and returns their results to the caller in order.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::piece::Found;
 
-/// Bytes that may wait for the caller, and as many for pieces before them.
+/// Bytes of results that may wait for the caller: this many of the piece it is at, and this many of
+/// all pieces.
 const WAITING: usize = 4 << 20;
 
-/// Pieces are numbered in the order in which they are wanted.
+/// A queue of pieces, which are numbered in delivery order.
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
     pieces: usize,
-    /// Pieces that may be under way at once.
+    /// Number of pieces that may be in progress at once.
     window: usize,
 }
 
@@ -22,7 +23,7 @@ pub(super) struct Queue {
 struct State {
     /// The next piece to hand out.
     next: usize,
-    /// The piece that the caller is at.
+    /// The piece from which the caller reads results.
     head: usize,
     pieces: BTreeMap<usize, Waiting>,
     stopped: bool,
@@ -45,7 +46,7 @@ impl State {
     }
 }
 
-/// A piece that a thread works on; finished when it is dropped, also by a panic.
+/// A piece that a thread is processing. Marked as finished on drop, including during a panic.
 #[derive(Debug)]
 pub(super) struct Taken<'a> {
     queue: &'a Queue,
@@ -66,7 +67,8 @@ impl Queue {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next piece for a thread, when the caller is near enough.
+    /// Returns the next piece for a thread. Waits while the caller is too far behind. Returns
+    /// `None` if there are no more pieces or the queue was stopped.
     pub(super) fn take(&self) -> Option<Taken<'_>> {
         let mut state = self.lock();
         while !state.stopped && state.next < self.pieces && state.next >= state.head + self.window {
@@ -79,18 +81,19 @@ impl Queue {
         Some(Taken { queue: self, piece: state.next - 1 })
     }
 
-    /// Whether pieces are left that will not be read.
+    /// Returns whether the queue was stopped.
     pub(super) fn is_stopped(&self) -> bool {
         self.lock().stopped
     }
 
-    /// Nothing more is wanted, or can be read.
+    /// Stops the queue: remaining pieces are not processed.
     pub(super) fn stop(&self) {
         self.lock().stopped = true;
         self.changed.notify_all();
     }
 
-    /// What was found next, in order. `None` at the end, or when it was stopped.
+    /// Returns the next result in order. Returns `None` at the end, or if the queue was stopped and
+    /// the current piece is not finished.
     pub(super) fn next(&self) -> Option<Found> {
         let mut state = self.lock();
         while state.head < self.pieces {
@@ -116,7 +119,8 @@ impl Queue {
 }
 
 impl Taken<'_> {
-    /// Hands over what was found. Returns whether more is wanted.
+    /// Hands over results. Waits while too many bytes are queued. Returns `false` if the queue was
+    /// stopped.
     pub(super) fn push(&self, found: Found) -> bool {
         let mut state = self.queue.lock();
         while !state.stopped && state.is_full(self.piece) {

@@ -1,4 +1,4 @@
-//! Threads that read pieces, and the one that puts together what they find.
+//! Runs the threads that process pieces, and merges their results on the calling thread.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,13 +23,15 @@ use super::{Progress, Scan, ScanError, Summary, Visitor};
 use crate::event::Event;
 use crate::index::Sidecar;
 
-/// What is found is handed over when it is this long, and at the end of a piece.
+/// Results are handed over once they reach this many bytes, and at the end of a piece.
 const BATCH: usize = 64 << 10;
-/// How much of a compressed file is kept when it is read in reverse order; the rest is read twice.
+/// Bytes of results to keep in memory when a compressed file is read in reverse order. If there are
+/// more, another pass over the file collects the earlier ones.
 const KEPT: usize = 8 << 20;
-/// Objects that are read at once: requests take longer than decoding. Each takes some MiB.
+/// Number of objects to read concurrently by default. Requests take longer than decoding, and each
+/// needs a few MiB of memory.
 const REQUESTS: usize = 3;
-/// How much of the first line of a frame is looked at.
+/// Bytes of a frame to inspect for a complete first line.
 const FIRST_LINE: usize = 64 << 10;
 
 pub(super) fn run<V: Visitor>(
@@ -42,7 +44,7 @@ pub(super) fn run<V: Visitor>(
     let (sources, pieces, notes) = plan::plan(&mut scan, visitor.columns(), progress)?;
     let rules = Rules {
         columns: visitor.columns(),
-        left_out: Mutex::default(),
+        deferred: Mutex::default(),
         notes: Mutex::new(notes),
         needle: scan.filter.needle(),
         depends_on_stage: scan.filter.depends_on_stage(),
@@ -70,7 +72,7 @@ pub(super) fn run<V: Visitor>(
                 let piece = &pieces[taken.piece];
                 let source = &sources[piece.source];
                 if let Err(error) = worker.piece(source, piece, &taken) {
-                    // A store that cannot be reached is not tried for each of its objects.
+                    // An unreachable store is not retried for each of its objects.
                     if source.is_object() && !is_of_content(&error) {
                         queue.stop();
                         progress.stop();
@@ -107,7 +109,7 @@ pub(super) fn run<V: Visitor>(
     Ok((visitors, summary))
 }
 
-/// Whether an error is of one object, and others may be read.
+/// Returns whether an error concerns a single object, so that others may still be readable.
 fn is_of_content(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
     matches!(error.kind(), InvalidData | InvalidInput | NotFound | UnexpectedEof)
@@ -135,7 +137,7 @@ impl<V: Visitor> Worker<'_, V> {
         }
     }
 
-    /// Goes through a log by its index, if that can be used.
+    /// Scans a log by its index, or without it if the index cannot be used.
     fn indexed(&mut self, source: &Source, number: usize, taken: &Taken<'_>) -> io::Result<()> {
         let rules = self.rules;
         let index = match plan::open_index(source) {
@@ -159,7 +161,7 @@ impl<V: Visitor> Worker<'_, V> {
         Ok(())
     }
 
-    /// Goes through a log part by part.
+    /// Scans a log segment by segment, without an index.
     fn unindexed(&mut self, source: &Source, number: usize, taken: &Taken<'_>) -> io::Result<()> {
         let Some(mut segments) = plan::segments(source) else {
             return self.scan_whole(source, number, taken);
@@ -176,7 +178,7 @@ impl<V: Visitor> Worker<'_, V> {
         Ok(())
     }
 
-    /// Reads an input from its start, unless its index has no match.
+    /// Reads an input from its start, unless its index rules out a match.
     fn whole(
         &mut self,
         source: &Source,
@@ -191,7 +193,7 @@ impl<V: Visitor> Worker<'_, V> {
         Ok(())
     }
 
-    /// Goes through the row groups of a Parquet file with whole events.
+    /// Scans the row groups of a Parquet file that stores complete events.
     fn archive(&mut self, source: &Source, number: usize, taken: &Taken<'_>) -> io::Result<()> {
         let (rules, progress) = (self.rules, self.progress);
         let archive = source.archive()?;
@@ -223,7 +225,7 @@ impl<V: Visitor> Worker<'_, V> {
         }
     }
 
-    /// Goes through the events of a row group.
+    /// Scans a row group of an index.
     fn group(
         &mut self,
         source: &Source,
@@ -242,7 +244,8 @@ impl<V: Visitor> Worker<'_, V> {
             Outcome::Read(range) => self.text(source, number, &range, taken),
             Outcome::Done => {
                 let about = &index.description.groups[group];
-                // A search for a text does not look at other lines either.
+                // A text search does not look at lines without the text, so it does not count
+                // invalid lines.
                 if about.skipped > 0 && self.rules.needle.is_none() {
                     (found.skipped, found.first_skipped) = (about.skipped, about.first_skipped);
                 }
@@ -255,7 +258,8 @@ impl<V: Visitor> Worker<'_, V> {
         }
     }
 
-    /// Goes through whole lines of a text that can only be read from its start.
+    /// Scans a range of a text that can only be read from its start. The range consists of whole
+    /// lines.
     fn part_of_stream(
         &mut self,
         source: &Source,
@@ -281,7 +285,7 @@ impl<V: Visitor> Worker<'_, V> {
         result
     }
 
-    /// Goes through the lines that begin within a range of a text that can be read from in between.
+    /// Scans the lines that begin within a range of a text with random access.
     fn text(
         &mut self,
         source: &Source,
@@ -304,7 +308,7 @@ impl<V: Visitor> Worker<'_, V> {
         }
     }
 
-    /// Goes through the lines that begin within a range.
+    /// Scans the lines that begin within a range.
     fn range(
         &mut self,
         source: &Source,
@@ -327,8 +331,9 @@ impl<V: Visitor> Worker<'_, V> {
         result
     }
 
-    /// Whether a line begins with a frame. It usually does, and the frame before need not be
-    /// decoded to know it: what remains of a line that began before is not an event.
+    /// Returns whether a line begins at a frame boundary. Usually one does: if the first line of
+    /// the frame parses as an event, the previous frame need not be decoded, because the rest of a
+    /// line that began earlier does not parse as an event.
     fn is_start(&self, start: u64, reader: &mut FrameReader<'_>) -> io::Result<bool> {
         let mut text = vec![0; FIRST_LINE];
         let length = reader.read_at(&mut text, start)?;
@@ -341,8 +346,8 @@ impl<V: Visitor> Worker<'_, V> {
         Ok(before == *b"\n")
     }
 
-    /// Reads an input from its start, and calls `each` with what was found, after each part of it
-    /// and at the end.
+    /// Reads an input from its start, and calls `each` with the results after each chunk, and with
+    /// `true` at the end.
     fn stream(
         &mut self,
         source: &Source,
@@ -373,14 +378,15 @@ impl<V: Visitor> Worker<'_, V> {
         taken: &Taken<'_>,
     ) -> io::Result<()> {
         let progress = self.progress;
-        // From a pipe, lines are shown as they come.
+        // Lines from a pipe are delivered immediately.
         let batch = if source.is_file() { BATCH } else { 1 };
         self.stream(source, index, |found, ended| {
             hand_over(found, if ended { 0 } else { batch }, taken, progress)
         })
     }
 
-    /// Keeps what was found last, hands it over from its end, and reads again for what was before.
+    /// Reads the input and keeps the last results, hands them over in reverse order, and reads the
+    /// input again for the results before them.
     fn stream_reverse(
         &mut self,
         source: &Source,
@@ -402,7 +408,7 @@ impl<V: Visitor> Worker<'_, V> {
                 }
                 let mut found = std::mem::replace(found, Found::new(index));
                 if before < u64::MAX {
-                    // Counted when it was read first.
+                    // Already counted in the first pass.
                     found.skipped = 0;
                 }
                 size += found.size();
@@ -429,7 +435,7 @@ impl<V: Visitor> Worker<'_, V> {
     }
 }
 
-/// Hands over what was found if it is at least `least` bytes.
+/// Hands over the results if they have at least `least` bytes.
 fn hand_over(
     found: &mut Found,
     least: usize,

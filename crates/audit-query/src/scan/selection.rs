@@ -11,11 +11,12 @@ use crate::index::{Column, Columns, Tuples, Values};
 /// The matching rows of a group.
 #[derive(Debug, Default)]
 pub(super) struct Selection {
-    /// Rows that count.
+    /// Rows that match.
     pub(super) rows: Vec<u32>,
-    /// Rows after which a later event is expected, which does not follow in this group.
+    /// Matching rows that are not the last event of their request, if no later event follows in
+    /// this group.
     pub(super) unfinished: Vec<u32>,
-    /// Rows that are not exact; whether they match must be determined from the log.
+    /// Rows that are not exact: the log must be read to decide whether they match.
     pub(super) inexact: Vec<u32>,
 }
 
@@ -24,11 +25,12 @@ pub(super) struct Selection {
 struct Verdict {
     wanted: bool,
     unfinished: bool,
-    /// It has no latency.
+    /// The stage is `RequestReceived`, which has no latency.
     received: bool,
 }
 
-/// Selects rows by the loaded columns. Returns `None` if the group cannot be read in this way.
+/// Selects rows by the loaded columns. Returns `None` if the encoding of the group does not allow
+/// it.
 pub(super) fn select(
     place: &Group<'_>,
     values: &Values<'_>,
@@ -109,7 +111,7 @@ pub(super) fn select(
     Ok(Some(selection))
 }
 
-/// Returns the rows without a later row of the same request.
+/// Returns the rows that no later row of the same request ends.
 fn without_ended(
     place: &Group<'_>,
     rows: &[u32],
@@ -117,7 +119,7 @@ fn without_ended(
     verdicts: &[Verdict],
     unfinished: &[u32],
 ) -> Result<Option<Vec<u32>>> {
-    /// Size of a bit set of hashed times, with which only few rows need a lookup.
+    /// Size of a bit set of hashed times, which saves most rows a lookup in the hash map.
     const BITS: usize = 1 << 16;
     let Some(uuids) = place.index.uuids(place.group)? else { return Ok(None) };
     let received = place.index.times(place.group, Column::Received)?;

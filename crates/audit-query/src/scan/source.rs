@@ -1,4 +1,4 @@
-//! Opens inputs and tells what they are by their first bytes, or objects by their names.
+//! Opens inputs and detects their format: files by their first bytes, objects by their names.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,28 +14,29 @@ use crate::index::{self, Archive, Sidecar};
 use crate::input::Input;
 use crate::objects::Object;
 
-/// Bytes that tell the format.
+/// Bytes to inspect to detect the format.
 const PEEK: usize = 4096;
-/// The largest window of a zstd frame, as a power of two: 64 MiB would not fit into the memory that
-/// a query may take.
+/// Maximum window size of a zstd frame, as a power of two (32 MiB). A window of 64 MiB would exceed
+/// the memory budget of a query.
 const MAX_WINDOW: u32 = 25;
 
-/// How an input is to be read.
+/// How to read an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// One event a line, and any part of the file can be read.
+    /// One event per line, with random access.
     Lines,
-    /// One event a line, compressed, and any part can be decoded.
+    /// One event per line, compressed in frames, with random access.
     Frames,
-    /// One event a line, from the start only.
+    /// One event per line, readable from the start only.
     Stream,
-    /// JSON with line breaks within values.
+    /// JSON values that may span lines.
     Document,
-    /// A Parquet file with the events in a column.
+    /// A Parquet file with a column of complete events.
     Archive,
 }
 
-/// An input as planned: opened once to look at it, and again by whoever reads it.
+/// A planned input. A file is opened once and kept open; an object is opened by the thread that
+/// reads it.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(super) path: PathBuf,
@@ -43,9 +44,9 @@ pub(crate) struct Source {
     object: Option<Object>,
     pub(crate) format: Format,
     pub(super) frames: Option<Frames>,
-    /// Its index file, if there is one and it is to be used.
+    /// The index file, if there is one and the scan uses it.
     pub(super) index: Option<Sidecar>,
-    /// Bytes on disk, or of the object; 0 if unknown.
+    /// Size on disk, or of the object, in bytes; 0 if unknown.
     pub(super) size: u64,
 }
 
@@ -101,7 +102,7 @@ impl Source {
         Ok(Source { path, file, object: None, format, frames, index: None, size })
     }
 
-    /// An object is opened by whoever reads it; its name tells the format.
+    /// Plans an object by its name, without opening it.
     fn object(path: PathBuf, object: Object) -> Source {
         let is_archive = path.extension().is_some_and(|extension| extension == "parquet");
         let format = if is_archive { Format::Archive } else { Format::Stream };
@@ -110,7 +111,7 @@ impl Source {
         Source { path, file: None, object, format, frames: None, index: None, size }
     }
 
-    /// Opens a Parquet file with events.
+    /// Opens a Parquet file that stores complete events.
     pub(super) fn archive(&self) -> io::Result<Archive> {
         match (&self.object, &self.file) {
             (Some(object), _) => Archive::of_object(object),
@@ -119,17 +120,17 @@ impl Source {
         }
     }
 
-    /// Whether the input is in object storage.
+    /// Returns whether the input is in object storage.
     pub(super) fn is_object(&self) -> bool {
         self.object.is_some()
     }
 
-    /// The file, for reads at any offset.
+    /// Returns the file for reads at any offset.
     pub(super) fn file(&self) -> Option<&File> {
         self.file.as_ref()
     }
 
-    /// Bytes on disk that so many bytes of text take, about.
+    /// Returns the approximate number of bytes on disk for this many bytes of text.
     pub(super) fn on_disk(&self, text: u64) -> u64 {
         match self.frames.as_ref().map(Frames::size) {
             Some(size) if size > 0 => {
@@ -144,7 +145,7 @@ impl Source {
         self.size > 0
     }
 
-    /// Decoded bytes from the start.
+    /// Returns the decompressed input, from its start.
     pub(crate) fn stream<'a>(
         &'a self,
         progress: &'a Progress,
@@ -173,7 +174,8 @@ impl Source {
     }
 }
 
-/// Opens a file. One that is gone was perhaps compressed since it was listed.
+/// Opens a file. If it no longer exists, it may have been compressed since it was listed, so tries
+/// `.gz` and `.zst` as well.
 fn open(path: PathBuf, file: Option<File>) -> Result<(PathBuf, File), ScanError> {
     if let Some(file) = file {
         return Ok((path, file));
@@ -212,14 +214,14 @@ impl Compression {
     }
 }
 
-/// Whether the text begins as pretty printers begin: with a bracket alone in its line.
+/// Returns whether the text looks pretty-printed: its first line is a single opening bracket.
 pub(super) fn is_document(start: &[u8]) -> bool {
     let start = start.trim_ascii_start();
     let end = memchr::memchr(b'\n', start).unwrap_or(start.len());
     matches!(start[..end].trim_ascii(), b"{" | b"[") && end < start.len()
 }
 
-/// Reads a file from an offset of its own: threads share the file.
+/// Reads a shared file at an offset of its own.
 struct AtOffset<'a> {
     file: &'a File,
     offset: u64,

@@ -183,7 +183,8 @@ fn a_request_is_its_last_event() {
             text += &event(id - 1000, "ResponseComplete", 0);
         }
     }
-    // Another request with the same ID, as clients may choose it, and an answer that never came.
+    // Another request with the same ID, since clients may choose it, and a request without a
+    // response.
     text += &event(3, "ResponseComplete", 0);
     text += &event(20_000, "RequestReceived", 0);
     let path = folder.write("audit.log", &text);
@@ -212,7 +213,7 @@ fn a_request_is_its_last_event() {
 fn three_events_of_a_request_in_three_places_are_one_request() {
     let folder = TestFolder::new();
     let stages = ["RequestReceived", "ResponseStarted", "ResponseComplete"];
-    // Within what is handed over at once, in several such parts, and in several pieces.
+    // The events of the request are in the same chunk, in several chunks, and in several pieces.
     for filler in [[0, 0], [200_000, 0], [0, 200_000], [5_000_000, 5_000_000], [5_000_000, 0]] {
         let mut text = event(1, stages[0], 0);
         for (stage, filler) in stages[1..].iter().zip(filler) {
@@ -350,7 +351,7 @@ fn a_truncated_compressed_file_counts_up_to_its_end() {
 fn frames_are_read_by_themselves() {
     let text = complete(0..12_000, 900);
     let folder = TestFolder::new();
-    // Frames that end within lines, and frames that do not.
+    // Frames of two sizes, which need not end with a line.
     for (name, size) in [("a.log.zst", 1 << 20), ("b.log.zst", 70_001)] {
         let path = folder.write(name, seekable(text.as_bytes(), size));
         for threads in [1, 3] {
