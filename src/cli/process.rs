@@ -6,6 +6,7 @@ mod authentication;
 mod follow;
 mod upstream;
 
+#[cfg(feature = "demo")]
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -46,7 +47,9 @@ pub(super) const AT_ONCE: Duration = Duration::from_millis(800);
 
 /// A running proxy.
 pub(crate) struct Process {
+    #[cfg(feature = "demo")]
     addr: SocketAddr,
+    #[cfg(feature = "demo")]
     admin_addr: SocketAddr,
     proxy: Arc<Proxy>,
     shutdown: Arc<Shutdown>,
@@ -136,7 +139,9 @@ impl Process {
         let shutdown_delay = config.operation.shutdown_delay;
         let shutdown_timeout = config.operation.shutdown_timeout;
         Ok(Process {
+            #[cfg(feature = "demo")]
             addr,
+            #[cfg(feature = "demo")]
             admin_addr,
             proxy,
             shutdown,
@@ -151,11 +156,13 @@ impl Process {
     }
 
     /// The address for clients.
+    #[cfg(feature = "demo")]
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// The address for health checks and metrics.
+    #[cfg(feature = "demo")]
     pub(crate) fn admin_addr(&self) -> SocketAddr {
         self.admin_addr
     }

@@ -96,8 +96,8 @@ pub struct InputArgs {
     /// rotated from it
     ///
     /// gs:// and az:// name objects of Google Cloud Storage and Azure Blob Storage; credentials
-    /// come from the environment. Without a path, the environment variable KUBE_AUDIT_LOG is used, or
-    /// standard input if it is not a terminal.
+    /// come from the environment. Without a path, the environment variable KUBE_AUDIT_LOG is used,
+    /// or standard input if it is not a terminal.
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Which events of a request: last (one event a request), all, or the names of stages
