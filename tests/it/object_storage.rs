@@ -1,23 +1,20 @@
 //! The backend `s3` against a real server, SeaweedFS (`tests/servers/install.sh`): `kill -9` of the
 //! proxy and of the server.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::task::JoinSet;
 
-use crate::support::client::{self, Short};
-use crate::support::proxy::{Builder, Proxy};
+use crate::support::TempDir;
+use crate::support::delivery::{EventKey, check_complete, key, load};
+use crate::support::proxy::Builder;
 use crate::support::seaweed::{KEY, PATIENCE, SECRET, Server, weed};
 use crate::support::upstream::{FakeUpstream, Protocols, json};
-use crate::support::{TempDir, audit_log};
 
-const CLIENTS: usize = 8;
 /// Each has two events.
 const REQUESTS: usize = 10_000;
 
@@ -62,7 +59,7 @@ pub(crate) async fn objects(server: &Server, root: &str) -> Vec<(String, Bytes)>
 }
 
 /// Returns how often each event is in the bucket, by audit ID and stage.
-async fn stored(server: &Server) -> HashMap<(String, String), u32> {
+async fn stored(server: &Server) -> HashMap<EventKey, u32> {
     let mut events = HashMap::new();
     for (path, object) in objects(server, "/buckets/audit/logs").await {
         assert!(path.contains("/logs/cluster=prod/date=20") && path.contains("/hour="), "{path}");
@@ -72,43 +69,6 @@ async fn stored(server: &Server) -> HashMap<(String, String), u32> {
         }
     }
     events
-}
-
-fn key(line: &str) -> (String, String) {
-    let event: Value = serde_json::from_str(line).unwrap();
-    let text = |key: &str| event[key].as_str().unwrap().to_owned();
-    (text("auditID"), text("stage"))
-}
-
-/// Sends requests until `requests` of them had a response, or the proxy was killed. Returns the IDs
-/// of those with a response.
-async fn load(proxy: &Proxy, round: &str, requests: usize, kill_at: Option<usize>) -> Vec<String> {
-    let answered = Arc::new(Mutex::new(Vec::new()));
-    let mut clients = JoinSet::new();
-    for client in 0..CLIENTS {
-        let (addr, answered, round) = (proxy.addr, Arc::clone(&answered), round.to_owned());
-        clients.spawn(async move {
-            let Ok(mut sender) = client::http2::<Short>(addr, Some("alice")).await else { return };
-            for number in 0..requests / CLIENTS {
-                let id = format!("{round}-{client}-{number}");
-                let headers = [("audit-id", id.as_str())];
-                let answer = client::h2_get(&mut sender, "/api/v1/pods", &headers).await;
-                let Ok(answer) = answer else { return };
-                if client::whole(answer).await.is_err() {
-                    return;
-                }
-                answered.lock().unwrap().push(id);
-            }
-        });
-    }
-    if let Some(enough) = kill_at {
-        while answered.lock().unwrap().len() < enough {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        proxy.process.signal("KILL");
-    }
-    clients.join_all().await;
-    std::mem::take(&mut *answered.lock().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -176,14 +136,8 @@ async fn nothing_is_lost_when_proxy_and_server_are_killed() {
     assert!(proxy.stop().await.success());
 
     let stored = stored(&server).await;
-    let logged: HashSet<_> = audit_log::lines(&log).iter().map(|line| key(line)).collect();
     assert!(answered.len() >= REQUESTS, "{}", answered.len());
-    for id in &answered {
-        for stage in ["RequestReceived", "ResponseComplete"] {
-            let event = (id.clone(), stage.to_owned());
-            assert!(stored.contains_key(&event) && logged.contains(&event), "{event:?} is missing");
-        }
-    }
+    check_complete(&answered, &log, &stored, &proxy);
     let repeated = stored.values().filter(|count| **count > 1).count();
     println!("{} events, {repeated} of them more than once", stored.len());
 }
